@@ -1,0 +1,5 @@
+"""`python -m abaw`."""
+
+from abaw.cli import main
+
+main()

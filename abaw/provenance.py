@@ -1,0 +1,116 @@
+"""Where a result comes from: fingerprints of settings, alignment recipes, and which labels something was trained on.
+
+Knows nothing of stores, checkpoints or tensors; it works on plain JSON values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from abaw.errors import AbawError
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN = "unknown"
+
+Recipe = dict[str, Any]
+Settings = Mapping[str, Any]
+
+
+def canonical_json(value: Any) -> str:
+    """JSON text that is the same for equal values: sorted keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def fingerprint(settings: Settings) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of the settings' canonical JSON."""
+    return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flatten(settings: Settings, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def differences(recorded: Settings, wanted: Settings) -> list[str]:
+    """One line per setting that differs, as ``key: 112 recorded, 224 now``."""
+    old, new = flatten(recorded), flatten(wanted)
+    missing = "nothing"
+    return [
+        f"{key}: {json.dumps(old[key]) if key in old else missing} recorded, "
+        f"{json.dumps(new[key]) if key in new else missing} now"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, missing) != new.get(key, missing)
+    ]
+
+
+def make_recipe(settings: Settings) -> Recipe:
+    """Alignment recipe: the fingerprint of the alignment's settings and their readable form."""
+    return {"fingerprint": fingerprint(settings), "settings": dict(settings)}
+
+
+def unknown_recipe() -> Recipe:
+    """Recipe of faces or weights whose alignment nobody recorded (organisers' crops, foreign weights)."""
+    return {"fingerprint": UNKNOWN, "settings": {}}
+
+
+def check_recipe(theirs: Recipe, ours: Recipe, *, what: str, where: str, accept: bool = False) -> list[str]:
+    """Compare the recipe an input was made with against the one in use.
+
+    Returns warnings to record (empty when equal). Raises AbawError when both sides are known and differ, unless
+    ``accept``; an unknown side warns.
+    """
+    left, right = theirs.get("fingerprint", UNKNOWN), ours.get("fingerprint", UNKNOWN)
+    if UNKNOWN in (left, right):
+        message = f"{what}: the alignment of one side is unknown; results may suffer if it differs"
+        logger.warning(message)
+        return [message]
+    if left == right:
+        return []
+    difference = "; ".join(differences(theirs.get("settings", {}), ours.get("settings", {})))
+    if accept:
+        message = f"{what}: alignment differs ({difference}), accepted by accept_recipe_mismatch"
+        logger.warning(message)
+        return [message]
+    raise AbawError(
+        f"{what} was made from faces aligned another way ({difference})",
+        where=where,
+        fix="use inputs made from one faces store, or set run.accept_recipe_mismatch = true",
+    )
+
+
+def combine_trained_on(sources: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Union of the ``trained_on`` records of all inputs, without repeats, in a fixed order."""
+    seen = {canonical_json(record): record for source in sources for record in source}
+    return [seen[key] for key in sorted(seen)]
+
+
+def trained_on_record(
+    *, dataset: str, edition: str, labels: str, split_file: str, track_ids: Iterable[str]
+) -> dict[str, Any]:
+    """One record of which labelled tracks something was trained on."""
+    listing = "\n".join(sorted(track_ids))
+    return {
+        "dataset": dataset,
+        "edition": edition,
+        "labels": labels,
+        "split_file": split_file,
+        "tracks_sha256": hashlib.sha256(listing.encode()).hexdigest(),
+    }

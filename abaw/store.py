@@ -1,0 +1,344 @@
+"""The feature store: a folder with a ``store.json`` and one HDF5 file per track.
+
+Owns the layout on disk (docs/formats.md), atomic publishing, fingerprints and fast window reads. Knows nothing of
+what the arrays mean, of tensors, labels or configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import uuid
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from abaw.errors import AbawError
+from abaw.provenance import differences
+from abaw.store_header import (
+    FORMAT_VERSION,
+    KINDS,
+    VALID_SPEC,
+    ArraySpec,
+    Reason,
+    StoreHeader,
+    check_track_id,
+    header_from_json,
+    read_header_json,
+)
+
+__all__ = ["ArraySpec", "FeatureStore", "Reason", "StoreHeader", "check_track_id"]
+
+CHUNK_ROWS = 128
+CHUNK_BYTES = 1 << 16
+RESERVED_DESCRIPTORS = 128
+MAX_OPEN_TRACKS = 4096
+
+
+@dataclass
+class _OpenTrack:
+    """A track's file held open, and its datasets looked up so far."""
+
+    file: h5py.File
+    datasets: dict[str, h5py.Dataset]
+
+
+class FeatureStore:
+    """Per-track arrays on disk; open it with ``create`` or ``open``."""
+
+    def __init__(self, path: Path, header: StoreHeader, notes: dict[str, Any]) -> None:
+        self.path = path
+        self.header = header
+        self.notes = notes
+        self.fingerprint = header.fingerprint
+        self._handles: OrderedDict[str, _OpenTrack] = OrderedDict()
+        self._pid = os.getpid()
+        self._max_handles = 0
+
+    # -- opening ---------------------------------------------------------------------------------------------------
+    @classmethod
+    def create(cls, path: Path, header: StoreHeader, *, overwrite: bool = False) -> FeatureStore:
+        """Start a store, or continue one made with the same settings.
+
+        Raises AbawError when the folder holds a store with other settings, unless ``overwrite``, which drops the
+        tracks that are there.
+        """
+        if header.kind not in KINDS:
+            msg = f"unknown store kind {header.kind!r}"
+            raise ValueError(msg)
+        if (path / "store.json").exists() and overwrite:
+            _discard(path)
+        if (path / "store.json").exists():
+            store = cls.open(path, kind=header.kind)
+            store._require_same(header)
+            return store
+        if path.exists() and (not path.is_dir() or any(path.glob("*.h5"))):
+            raise AbawError(
+                f"{path} is there but is not a store (no store.json)",
+                where=str(path),
+                fix="name another folder, or move this one away",
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        store = cls(path, header, {})
+        store._write_json()
+        return store
+
+    @classmethod
+    def open(cls, path: Path, *, kind: str | None = None) -> FeatureStore:
+        """Open a store for reading or continuing.
+
+        Raises AbawError when it is missing, unreadable, of a newer format, or of another kind than ``kind``.
+        """
+        content = read_header_json(path, kind)
+        version = content.get("format_version")
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise AbawError(
+                f"store {path} has format version {version}; this program reads up to {FORMAT_VERSION}",
+                where=str(path / "store.json"),
+                fix="update abaw: pip install --upgrade abaw",
+            )
+        header = header_from_json(content, path)
+        if kind is not None and header.kind != kind:
+            raise AbawError(
+                f'store {path} is of kind "{header.kind}", not "{kind}"',
+                where=str(path / "store.json"),
+                fix=f"give a store of kind {kind}; `abaw inspect {path}` shows what this one holds",
+            )
+        return cls(path, header, dict(content.get("notes", {})))
+
+    def _require_same(self, header: StoreHeader) -> None:
+        difference = differences(self.header.identity(), header.identity())
+        if difference:
+            raise AbawError(
+                f"store {self.path} was made with other settings: {'; '.join(difference)}",
+                where=str(self.path / "store.json"),
+                fix="go back to the recorded settings, name another store, or pass --overwrite to redo it",
+            )
+
+    def _write_json(self) -> None:
+        content = {**asdict(self.header), "fingerprint": self.fingerprint, "notes": self.notes}
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        temporary = self.path / f".store.json.{uuid.uuid4().hex}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(self.path / "store.json")
+
+    def note(self, key: str, value: Any) -> None:
+        """Record something that may vary between runs (host, duration); never part of a track file."""
+        self.notes[key] = value
+        self._write_json()
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+    def __contains__(self, track_id: str) -> bool:
+        return self.track_path(track_id).is_file()
+
+    def __len__(self) -> int:
+        return len(self.track_ids())
+
+    def track_ids(self) -> list[str]:
+        """Names of the finished tracks, sorted."""
+        names = (entry.name for entry in os.scandir(self.path))
+        return sorted(name[:-3] for name in names if name.endswith(".h5") and not name.startswith("."))
+
+    def track_path(self, track_id: str) -> Path:
+        """File of a track, whether it is there or not."""
+        return self.path / f"{track_id}.h5"
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+    def write(self, track_id: str, arrays: Mapping[str, np.ndarray], *, fps: float) -> None:
+        """Publish a track at once: the file appears whole or not at all.
+
+        ``arrays`` must hold ``valid`` bool [T] and exactly the arrays of the header. Raises ValueError for a wrong
+        set, dtype or shape and AbawError for NaN or infinity, naming array and row.
+        """
+        check_track_id(track_id, where=f"store {self.path}")
+        checked = self._checked(track_id, arrays)
+        temporary = self.path / f".{track_id[:80]}.{uuid.uuid4().hex}.tmp"
+        try:
+            self._write_file(temporary, checked, fps)
+            temporary.replace(self.track_path(track_id))
+        except OSError as error:
+            raise AbawError(
+                f"track {track_id} could not be written: {error}",
+                where=f"store {self.path}",
+                fix="free disk space or choose a writable folder, then run the same command again",
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._drop(track_id)
+
+    def _checked(self, track_id: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        specs = {"valid": VALID_SPEC, **self.header.arrays}
+        if set(arrays) != set(specs):
+            msg = f"track {track_id}: arrays {sorted(arrays)} given, {sorted(specs)} expected"
+            raise ValueError(msg)
+        num_rows = len(arrays["valid"])
+        checked = {}
+        for name, spec in specs.items():
+            source = np.asarray(arrays[name])
+            value = source.astype(spec.dtype, casting="same_kind", copy=False)
+            length = {"T": num_rows, "T+1": num_rows + 1}.get(spec.axis, len(value))
+            if value.shape != (length, *spec.shape):
+                msg = f"track {track_id}: {name} has shape {value.shape}, expected {(length, *spec.shape)}"
+                raise ValueError(msg)
+            if value.dtype.kind == "f":
+                _require_finite(value, name=name, track_id=track_id, path=self.path)
+            checked[name] = np.ascontiguousarray(value)
+        return checked
+
+    def _write_file(self, path: Path, arrays: dict[str, np.ndarray], fps: float) -> None:
+        with h5py.File(path, "w", libver=("earliest", "v110")) as file:
+            file.attrs["format_version"] = self.header.format_version
+            file.attrs["kind"] = self.header.kind
+            file.attrs["name"] = self.header.name
+            file.attrs["fingerprint"] = self.fingerprint
+            file.attrs["fps"] = float(fps)
+            file.attrs["num_rows"] = len(arrays["valid"])
+            for name in sorted(arrays):
+                value = arrays[name]
+                file.create_dataset(name, data=value, chunks=_chunks(value), track_times=False)
+            file.flush()
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+    def num_rows(self, track_id: str) -> int:
+        """T, the rows of a track."""
+        return int(self._track(track_id).file.attrs["num_rows"])
+
+    def fps(self, track_id: str) -> float:
+        """Nominal frames per second of a track."""
+        return float(self._track(track_id).file.attrs["fps"])
+
+    def valid(self, track_id: str) -> np.ndarray:
+        """bool [T]: rows that hold data."""
+        return self.read(track_id, "valid")
+
+    def read(self, track_id: str, name: str, rows: slice = slice(None)) -> np.ndarray:
+        """Rows of one array of a track.
+
+        Raises AbawError when the track or array is missing or the file is damaged.
+        """
+        track = self._track(track_id)
+        dataset = track.datasets.get(name)
+        try:
+            if dataset is None:  # looking a dataset up costs more than reading a window of it
+                dataset = track.datasets[name] = track.file[name]
+            return np.asarray(dataset[rows])
+        except KeyError as error:
+            raise AbawError(
+                f'track {track_id} has no array "{name}"',
+                where=f"store {self.path}",
+                fix=f"`abaw inspect {self.path}` lists the arrays it holds",
+            ) from error
+        except OSError as error:
+            raise _damaged(self.track_path(track_id), error) from error
+
+    def _track(self, track_id: str) -> _OpenTrack:
+        if self._pid != os.getpid():  # handles of a parent process must not be shared
+            self._handles, self._pid = OrderedDict(), os.getpid()
+        track = self._handles.get(track_id)
+        if track is None:
+            track = self._handles[track_id] = _OpenTrack(self._open_track(track_id), {})
+            self._evict()
+        return track
+
+    def _open_track(self, track_id: str) -> h5py.File:
+        path = self.track_path(track_id)
+        if not path.is_file():
+            raise AbawError(
+                f'store {self.path} has no track "{track_id}"',
+                where=f"{len(self)} tracks are there",
+                fix=f"run the stage that writes it again: it adds what is missing ({self.header.kind})",
+            )
+        try:
+            # Without a filter the chunk cache only copies whole chunks: off, it is three times faster and flat.
+            file = h5py.File(path, "r", rdcc_nbytes=0, locking=False)
+            recorded = str(file.attrs["fingerprint"])
+        except (OSError, KeyError) as error:
+            raise _damaged(path, error) from error
+        if recorded != self.fingerprint:
+            file.close()
+            raise AbawError(
+                f"track {track_id} was made with other settings than its store",
+                where=str(path),
+                fix=f"delete {path} and run the stage again",
+            )
+        return file
+
+    def _evict(self) -> None:
+        if not self._max_handles:
+            self._max_handles = _descriptor_budget()
+        while len(self._handles) > self._max_handles:
+            _, oldest = self._handles.popitem(last=False)
+            oldest.file.close()
+
+    def _drop(self, track_id: str) -> None:
+        if self._pid == os.getpid() and track_id in self._handles:
+            self._handles.pop(track_id).file.close()
+
+    def close(self) -> None:
+        """Close the files held open; reading opens them again."""
+        if self._pid == os.getpid():
+            for track in self._handles.values():
+                track.file.close()
+        self._handles = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handles": OrderedDict()}
+
+
+def _descriptor_budget() -> int:
+    """Raise the soft limit of open files as far as allowed; how many of them this store may hold."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_OPEN_TRACKS + RESERVED_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, target), hard))
+        soft = max(soft, target)
+    # Half, since a second store (audio beside visual) wants as many.
+    return max(16, min(MAX_OPEN_TRACKS, (soft - RESERVED_DESCRIPTORS) // 2))
+
+
+def _chunks(value: np.ndarray) -> tuple[int, ...] | None:
+    """Chunk shape: whole rows, so that a window is one or two reads; None (contiguous) for empty arrays."""
+    if value.size == 0:
+        return None
+    row_bytes = max(1, value.itemsize * int(np.prod(value.shape[1:])))
+    rows = CHUNK_ROWS if value.ndim > 1 else max(1, CHUNK_BYTES // row_bytes)
+    return (min(rows, len(value)), *value.shape[1:])
+
+
+def _require_finite(value: np.ndarray, *, name: str, track_id: str, path: Path) -> None:
+    finite = np.isfinite(value)
+    if not finite.all():
+        row = int(np.argwhere(~finite)[0][0])
+        raise AbawError(
+            f"{name} of track {track_id} holds NaN or infinity (first in row {row})",
+            where=f"store {path}",
+            fix="look at that row of the input; if it comes from float16 overflow, scale the features",
+        )
+
+
+def _damaged(path: Path, error: Exception) -> AbawError:
+    return AbawError(
+        f"{path.name} is not a readable track file ({error})",
+        where=str(path),
+        fix=f"delete {path} and run the stage again: it redoes only what is missing",
+    )
+
+
+def _discard(path: Path) -> None:
+    """Take a store away in one step, then delete it."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.old")
+    path.rename(aside)
+    shutil.rmtree(aside)

@@ -1,0 +1,237 @@
+"""The feature store: atomic, resumable, fingerprinted."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from abaw.errors import AbawError
+from abaw.store import ArraySpec, FeatureStore, StoreHeader, check_track_id
+
+
+def make_header(**changes):
+    settings = {"encoder": "x", "size_px": 64} | changes
+    return StoreHeader("visual", "x", {"features": ArraySpec("float16", (3,))}, settings)
+
+
+def rows(count, value=1.0):
+    return {"valid": np.ones(count, bool), "features": np.full((count, 3), value, np.float32)}
+
+
+def test_write_then_read_gives_the_same_values(tmp_path):
+    store = FeatureStore.create(tmp_path / "s", make_header())
+    values = np.arange(12, dtype=np.float32).reshape(4, 3)
+    store.write("a", {"valid": np.array([True, False, True, True]), "features": values}, fps=25)
+    again = FeatureStore.open(tmp_path / "s", kind="visual")
+    assert again.read("a", "features").tolist() == values.tolist()
+    assert again.valid("a").tolist() == [True, False, True, True]
+    assert (again.num_rows("a"), again.fps("a")) == (4, 25.0)
+
+
+def test_a_slice_reads_only_those_rows(tmp_path):
+    store = FeatureStore.create(tmp_path / "s", make_header())
+    values = np.arange(900, dtype=np.float32).reshape(300, 3)
+    store.write("a", {"valid": np.ones(300, bool), "features": values}, fps=25)
+    assert store.read("a", "features", slice(126, 131)).tolist() == values[126:131].tolist()
+
+
+def test_empty_track_is_kept_with_zero_rows(tmp_path):
+    store = FeatureStore.create(tmp_path / "s", make_header())
+    store.write("a", rows(0), fps=25)
+    assert store.read("a", "features").shape == (0, 3)
+
+
+def test_same_arrays_give_the_same_bytes(tmp_path):
+    for name in ("one", "two"):
+        FeatureStore.create(tmp_path / name, make_header()).write("a", rows(5), fps=25)
+        time.sleep(1.1)  # HDF5 time stamps have a second's resolution
+    assert (tmp_path / "one/a.h5").read_bytes() == (tmp_path / "two/a.h5").read_bytes()
+
+
+def test_reopening_with_the_same_settings_continues(tmp_path):
+    FeatureStore.create(tmp_path / "s", make_header()).write("a", rows(2), fps=25)
+    store = FeatureStore.create(tmp_path / "s", make_header())
+    assert "a" in store
+    assert "b" not in store
+
+
+def test_other_settings_are_refused_and_named(tmp_path):
+    FeatureStore.create(tmp_path / "s", make_header())
+    with pytest.raises(AbawError) as caught:
+        FeatureStore.create(tmp_path / "s", make_header(size_px=112))
+    assert "settings.size_px: 64 recorded, 112 now" in caught.value.what
+    assert "--overwrite" in caught.value.fix
+
+
+def test_overwrite_starts_afresh(tmp_path):
+    FeatureStore.create(tmp_path / "s", make_header()).write("a", rows(2), fps=25)
+    store = FeatureStore.create(tmp_path / "s", make_header(size_px=112), overwrite=True)
+    assert store.track_ids() == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["s"]
+
+
+def test_another_kind_is_refused(tmp_path):
+    FeatureStore.create(tmp_path / "s", make_header())
+    with pytest.raises(AbawError, match='is of kind "visual", not "audio"'):
+        FeatureStore.open(tmp_path / "s", kind="audio")
+
+
+def test_a_missing_store_says_so(tmp_path):
+    with pytest.raises(AbawError, match="there is no faces store"):
+        FeatureStore.open(tmp_path / "s", kind="faces")
+
+
+def test_a_newer_format_is_refused(tmp_path):
+    FeatureStore.create(tmp_path / "s", make_header())
+    path = tmp_path / "s/store.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 99}))
+    with pytest.raises(AbawError, match="format version 99"):
+        FeatureStore.open(tmp_path / "s")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format_version": 1}'])
+def test_a_garbled_header_is_an_error_of_ours(tmp_path, content):
+    FeatureStore.create(tmp_path / "s", make_header())
+    (tmp_path / "s/store.json").write_text(content)
+    with pytest.raises(AbawError):
+        FeatureStore.open(tmp_path / "s")
+
+
+def test_a_damaged_track_names_its_file(tmp_path):
+    store = FeatureStore.create(tmp_path / "s", make_header())
+    (tmp_path / "s/a.h5").write_bytes(b"not hdf5")
+    with pytest.raises(AbawError, match="not a readable track file") as caught:
+        store.read("a", "features")
+    assert f"delete {tmp_path}/s/a.h5" in caught.value.fix
+
+
+def test_a_track_of_other_settings_is_refused(tmp_path):
+    FeatureStore.create(tmp_path / "one", make_header()).write("a", rows(2), fps=25)
+    store = FeatureStore.create(tmp_path / "two", make_header(size_px=112))
+    (tmp_path / "two/a.h5").write_bytes((tmp_path / "one/a.h5").read_bytes())
+    with pytest.raises(AbawError, match="made with other settings than its store"):
+        store.read("a", "features")
+
+
+def test_nan_is_refused_with_its_row_and_nothing_is_written(tmp_path):
+    store = FeatureStore.create(tmp_path / "s", make_header())
+    bad = rows(4)
+    bad["features"][2, 1] = np.nan
+    with pytest.raises(AbawError, match="first in row 2"):
+        store.write("a", bad, fps=25)
+    assert [p.name for p in (tmp_path / "s").iterdir()] == ["store.json"]
+
+
+def test_a_value_too_large_for_float16_is_refused(tmp_path):
+    store = FeatureStore.create(tmp_path / "s", make_header())
+    with pytest.raises(AbawError, match="NaN or infinity"), np.errstate(over="ignore"):
+        store.write("a", rows(1, 1e6), fps=25)
+
+
+def test_wrong_arrays_are_a_bug(tmp_path):
+    store = FeatureStore.create(tmp_path / "s", make_header())
+    with pytest.raises(ValueError, match="shape"):
+        store.write("a", {"valid": np.ones(2, bool), "features": np.ones((3, 3))}, fps=25)
+
+
+def test_temporary_files_are_no_tracks(tmp_path):
+    store = FeatureStore.create(tmp_path / "s", make_header())
+    (tmp_path / "s/.a.123.tmp").write_bytes(b"half")
+    (tmp_path / "s/.b.h5").write_bytes(b"half")
+    assert store.track_ids() == []
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a\\b", ".a", "a\nb", "\x7f", "é" * 101])
+def test_unsafe_track_names_are_refused(name):
+    with pytest.raises(AbawError):
+        check_track_id(name, where="here")
+
+
+@pytest.mark.parametrize("name", ["10-60-1280x720_right", "name with spaces", "видео", "..a"[2:]])
+def test_ordinary_track_names_pass(name):
+    check_track_id(name, where="here")
+
+
+def test_more_tracks_than_handles_read_right(tmp_path):
+    store = FeatureStore.create(tmp_path / "s", make_header())
+    for index in range(12):
+        store.write(f"t{index}", rows(2, index), fps=25)
+    store._max_handles = 4
+    assert [store.read(f"t{i}", "features")[0, 0] for i in (*range(12), *range(12))] == [*range(12), *range(12)]
+    assert len(store._handles) == 4
+
+
+def test_a_pickled_store_reads_in_another_process(tmp_path):
+    store = FeatureStore.create(tmp_path / "s", make_header())
+    store.write("a", rows(2, 7), fps=25)
+    store.read("a", "features")
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(store.read, ("a", "features")).tolist() == [[7, 7, 7], [7, 7, 7]]
+
+
+def _write_all(path, names):
+    store = FeatureStore.create(path, make_header())
+    for name in names:
+        store.write(name, rows(50, 3), fps=25)
+
+
+def test_two_writers_at_once_leave_a_whole_store(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    names = [f"t{index}" for index in range(40)]
+    workers = [context.Process(target=_write_all, args=(tmp_path / "s", names)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    store = FeatureStore.open(tmp_path / "s")
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert store.track_ids() == sorted(names)
+    assert all((store.read(name, "features") == 3).all() for name in names)
+    assert not list((tmp_path / "s").glob("*.tmp"))
+
+
+WRITER = """
+import sys, numpy as np
+from pathlib import Path
+from abaw.store import *
+store = FeatureStore.create(Path(sys.argv[1]), StoreHeader("visual", "x", {"features": ArraySpec("float16", (64,))}, {}))
+for index in range(400):
+    if f"t{index}" not in store:
+        values = np.random.default_rng(index).random((500, 64))
+        store.write(f"t{index}", {"valid": np.ones(500, bool), "features": values}, fps=25)
+    print(index, flush=True)
+"""
+
+
+def test_a_writer_killed_between_tracks_leaves_whole_tracks_and_a_rerun_finishes(tmp_path):
+    command = [sys.executable, "-c", WRITER]
+    whole = subprocess.run([*command, tmp_path / "whole"], capture_output=True, check=True)
+    assert whole.returncode == 0
+    for stop_after in (3, 60, 150):
+        process = subprocess.Popen([*command, tmp_path / "killed"], stdout=subprocess.PIPE)
+        for line in process.stdout:
+            if int(line) == stop_after:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+        process.wait()
+        process.stdout.close()
+        store = FeatureStore.open(tmp_path / "killed")
+        assert len(store) > stop_after
+        assert all(store.num_rows(track_id) == 500 for track_id in store.track_ids())
+    subprocess.run([*command, tmp_path / "killed"], capture_output=True, check=True)
+    for path in (tmp_path / "whole").glob("*.h5"):
+        assert path.read_bytes() == (tmp_path / "killed" / path.name).read_bytes()
+
+
+def test_a_note_does_not_change_the_fingerprint(tmp_path):
+    store = FeatureStore.create(tmp_path / "s", make_header())
+    store.note("host", "here")
+    again = FeatureStore.create(tmp_path / "s", make_header())
+    assert again.notes == {"host": "here"}
+    assert again.fingerprint == store.fingerprint
