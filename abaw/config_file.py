@@ -1,0 +1,193 @@
+"""Reading the configuration: TOML, presets, task tables, ``--set`` and flags merged before one validation.
+
+Owns precedence and the message that lists every problem with its dotted key. The schema is ``config``'s.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from abaw.config import Config, FinetuneConfig, FuseConfig, SubmitConfig, Table
+from abaw.errors import AbawError, ExitCode, choose, closest
+from abaw.presets import PRESET_KEY, PRESETS
+from abaw.tasks import TASKS
+
+TASK_TABLES: dict[str, type[Table]] = {"finetune": FinetuneConfig, "fuse": FuseConfig, "submit": SubmitConfig}
+
+# pydantic's type of a problem starts with the type it wanted
+EXPECTED = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text", "list": "a list"}
+
+Raw = dict[str, Any]
+
+
+def load_config(
+    path: Path, *, overrides: Sequence[str] = (), flags: Mapping[str, Mapping[str, Any]] | None = None
+) -> Config:
+    """Read and validate a configuration file.
+
+    ``overrides`` are ``table.key=value`` with a TOML value; ``flags`` are table -> key -> value, None = not given.
+    Raises AbawError (configuration) naming every problem at once.
+    """
+    raw = _read_toml(path)
+    for text in overrides:
+        keys, value = _parse_override(text)
+        _set(raw, keys, value)
+    for table, values in (flags or {}).items():
+        for key, value in values.items():
+            if value is not None:
+                _set(raw, [table, key], value)
+    root = path.resolve().parent
+    problems: list[str] = []
+    tasks = _split_task_tables(raw, path=path)
+    content: Raw = {**raw, "root": root}
+    for table, by_task in tasks.items():
+        content[f"{table}_tasks"] = by_task
+    for table in PRESET_KEY:
+        _apply_preset(content, table, path=path)
+    config = _validate(content, root=root, problems=problems)
+    if problems or config is None:
+        raise _problems_error(path, sorted(set(problems)))
+    return config
+
+
+def _read_toml(path: Path) -> Raw:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise AbawError(
+            f"there is no configuration file {path}",
+            where=str(path.resolve().parent),
+            fix="give one with -c FILE; data.example.toml shows every key, `abaw synth OUT` writes one that works",
+            code=ExitCode.CONFIG,
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise AbawError(
+            f"{path} cannot be read as TOML: {error}",
+            where=str(path),
+            fix="correct that line; strings need quotes, tables are written [like_this]",
+            code=ExitCode.CONFIG,
+        ) from error
+
+
+def _parse_override(text: str) -> tuple[list[str], Any]:
+    name, equals, value = text.partition("=")
+    keys = [key.strip() for key in name.split(".")]
+    if not equals or len(keys) < 2 or not all(keys):
+        raise AbawError(
+            f"cannot read --set {text!r}",
+            where="--set",
+            fix='write --set table.key=value, e.g. --set fuse.lr=1e-4 or --set align.detector="center"',
+            code=ExitCode.CONFIG,
+        )
+    try:
+        return keys, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return keys, value.strip()  # a bare word, as a shell hands it over
+
+
+def _set(raw: Raw, keys: list[str], value: Any) -> None:
+    """Set a dotted key; a task table's own value for the same key gives way, since flags stand above it."""
+    table = raw
+    for key in keys[:-1]:
+        if not isinstance(table.get(key), dict):
+            table[key] = {}
+        table = table[key]
+    table[keys[-1]] = value
+    if len(keys) == 2 and keys[0] in TASK_TABLES:
+        for task in TASKS:
+            if isinstance(table.get(task), dict):
+                table[task].pop(keys[1], None)
+
+
+def _split_task_tables(raw: Raw, *, path: Path) -> dict[str, Raw]:
+    """Take [table.<task>] out of their tables and merge each over its table."""
+    found: dict[str, Raw] = {}
+    for table in TASK_TABLES:
+        content = raw.get(table)
+        if not isinstance(content, dict):
+            continue
+        own = {key: value for key, value in content.items() if not isinstance(value, dict)}
+        for task, values in content.items():
+            if isinstance(values, dict):
+                choose(TASKS, task, what="task", where=f"{path}: [{table}.{task}]")
+                found.setdefault(table, {})[task] = {**own, **values, "task": task}
+        raw[table] = own
+    return found
+
+
+def _apply_preset(content: Raw, table: str, *, path: Path) -> None:
+    """Fill keys that a table leaves out from the preset it names."""
+    entries = [content.setdefault(table, {}), *content.get(f"{table}_tasks", {}).values()]
+    default = Config.model_fields[table].default
+    for entry in entries:
+        if isinstance(entry, dict):
+            name = entry.get(PRESET_KEY[table], getattr(default, PRESET_KEY[table]))
+            where = f"{path}: {table}.{PRESET_KEY[table]}"
+            values = choose(PRESETS[table], str(name), what="preset", where=where)
+            for key, value in values.items():
+                entry.setdefault(key, value)
+
+
+def _validate(content: Raw, *, root: Path, problems: list[str]) -> Config | None:
+    extra = {"run": {"output": str(root), **content["run"]}} if isinstance(content.get("run"), dict) else {}
+    merged = {"run": {"output": str(root)}, **content, **extra}
+    for table in ("finetune_tasks", "fuse_tasks", "submit_tasks"):
+        merged.setdefault(table, {})
+    try:
+        return Config.model_validate(merged, context={"root": root})
+    except ValidationError as error:
+        details = error.errors()
+        told = {tuple(detail["loc"]) for detail in details}
+        for detail in details:
+            table, *rest = detail["loc"]
+            # A key of the table itself comes back in each task table merged over it: say it once.
+            if not (str(table).endswith("_tasks") and (str(table).removesuffix("_tasks"), *rest[1:]) in told):
+                problems.append(_describe(detail))
+        return None
+
+
+def _describe(detail: ErrorDetails) -> str:
+    keys = [str(part) for part in detail["loc"]]
+    if keys[0].endswith("_tasks"):
+        keys[0] = keys[0].removesuffix("_tasks")
+    dotted = ".".join(key for key in keys if not key.startswith(("literal[", "list[", "function-")))
+    if detail["type"] == "extra_forbidden":
+        match = closest(keys[-1], _known_keys(keys[:-1]))
+        hint = f' (did you mean "{match}"?)' if match else ""
+        return f"{dotted}  unknown key{hint}"
+    if detail["type"] == "missing":
+        return f"{dotted}  is required"
+    expected = EXPECTED.get(detail["type"].partition("_")[0])
+    message = f"expected {expected}" if expected and detail["type"].endswith(("_parsing", "_type")) else detail["msg"]
+    return f"{dotted}  {message[0].lower() + message[1:]}, got {detail['input']!r}"
+
+
+def _known_keys(parents: list[str]) -> list[str]:
+    """Keys valid at a place of the file, for the closest match."""
+    if not parents:
+        return [name for name in Config.model_fields if name != "root" and not name.endswith("_tasks")]
+    field = Config.model_fields.get(parents[0])
+    if parents[0] == "encoders":
+        from abaw.config import EncoderConfig
+
+        return list(EncoderConfig.model_fields)
+    default = field.default if field is not None else None
+    return list(type(default).model_fields) if isinstance(default, Table) else []
+
+
+def _problems_error(path: Path, problems: list[str]) -> AbawError:
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    tables = sorted({problem.split(".")[0].split(" ")[0] for problem in problems})
+    shown = ", ".join(f"[{table}]" for table in tables)
+    return AbawError(
+        f"{count} in {path.name}",
+        where="\n".join(problems),
+        fix=f"see {shown} in data.example.toml",
+        code=ExitCode.CONFIG,
+    )

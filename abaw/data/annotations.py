@@ -1,0 +1,238 @@
+"""Label files -> values and masks. The sentinels -1 and -5 and 1-based frame numbers end here.
+
+Owns the organisers' label layouts. Knows nothing of media, stores or models.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from abaw.config import DataConfig
+from abaw.data.manifest import MTL_FILES, SPLIT_FOLDERS, Track
+from abaw.errors import AbawError
+from abaw.tasks import TASKS, Head, Problem, Task
+
+logger = logging.getLogger(__name__)
+
+VA_INVALID = -5.0
+CLASS_INVALID = -1.0
+MTL_FIELDS = 16  # image, valence, arousal, expression, twelve units; the header names only five
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Ground truth of one head on the rows of one track.
+
+    ``values`` float32 [T, target_dim], undefined where ``mask`` bool [T, target_dim] is False.
+    """
+
+    values: np.ndarray
+    mask: np.ndarray
+
+    @property
+    def num_rows(self) -> int:
+        """T."""
+        return len(self.values)
+
+    def fit(self, num_rows: int) -> Labels:
+        """Cut, or pad with unlabelled rows, to ``num_rows``."""
+        if num_rows == self.num_rows:
+            return self
+        kept = min(num_rows, self.num_rows)
+        values = np.zeros((num_rows, self.values.shape[1]), np.float32)
+        mask = np.zeros(values.shape, bool)
+        values[:kept], mask[:kept] = self.values[:kept], self.mask[:kept]
+        return Labels(values, mask)
+
+
+def concatenate(parts: list[Labels]) -> Labels:
+    """Rows of several tracks, pooled in order."""
+    return Labels(np.concatenate([p.values for p in parts]), np.concatenate([p.mask for p in parts]))
+
+
+class LabelReader:
+    """Labels of one task's tracks, cut or padded to the rows of their media."""
+
+    def __init__(self, data: DataConfig, task: Task) -> None:
+        source = task.train_on or task.name
+        if source not in data.annotations:
+            raise AbawError(
+                f"no labels are configured for task {source}",
+                where="data.annotations",
+                fix=f'add {source} = "FOLDER" to annotations under [data]',
+            )
+        self.task = TASKS[source]
+        self.path = data.annotations[source]
+        self._tolerance = data.max_row_difference
+        self._mtl: dict[str, np.ndarray] | None = None
+        self.differences: dict[str, int] = {}
+
+    def labels(self, track: Track, num_rows: int) -> dict[str, Labels]:
+        """Labels by head name, each with ``num_rows`` rows.
+
+        A file with up to ``data.max_row_difference`` rows more or less than the media is cut or padded with
+        unlabelled rows and noted in ``differences``; AbawError beyond that.
+        """
+        if self.task.name == "mtl":
+            return self._mtl_labels(track, num_rows)
+        path = self.file(track)
+        labels = read_label_file(path, self.task.heads[0])
+        difference = labels.num_rows - num_rows
+        if difference:
+            self.differences[track.track_id] = difference
+        if abs(difference) > self._tolerance:
+            raise AbawError(
+                f"track {track.track_id} has {labels.num_rows} label rows but {num_rows} frames",
+                where=str(path),
+                fix="check that labels and media belong together, or raise data.max_row_difference",
+            )
+        return {self.task.heads[0].name: labels.fit(num_rows)}
+
+    def file(self, track: Track) -> Path:
+        """The label file of a track."""
+        split = track.splits.get(self.task.name)
+        for folder, name in SPLIT_FOLDERS.items():
+            if name == split:
+                return self.path / folder / f"{track.track_id}.txt"
+        raise AbawError(
+            f"track {track.track_id} has no labels for task {self.task.name} (split: {split})",
+            where=str(self.path),
+            fix="choose a labelled split",
+        )
+
+    def report_differences(self) -> None:
+        """Say once how many tracks had label rows unlike their frames."""
+        if self.differences:
+            shown = ", ".join(f"{name} {number:+d}" for name, number in list(self.differences.items())[:5])
+            logger.warning("%d tracks have label rows unlike their frames: %s", len(self.differences), shown)
+
+    def _mtl_labels(self, track: Track, num_rows: int) -> dict[str, Labels]:
+        if self._mtl is None:
+            self._mtl = {}
+            for name in MTL_FILES:
+                if (self.path / name).is_file():
+                    self._mtl.update(read_mtl_file(self.path / name))
+        rows = self._mtl.get(track.track_id, np.zeros((0, MTL_FIELDS), np.float32))
+        inside = rows[rows[:, 0] < num_rows]
+        table = np.full((num_rows, MTL_FIELDS - 1), CLASS_INVALID, np.float32)
+        table[:, :2] = VA_INVALID
+        table[inside[:, 0].astype(np.int64)] = inside[:, 1:]
+        columns = {"va": slice(0, 2), "expr": slice(2, 3), "au": slice(3, 15)}
+        return {head.name: _to_labels(table[:, columns[head.name]], head) for head in self.task.heads}
+
+
+def _to_labels(table: np.ndarray, head: Head) -> Labels:
+    invalid = VA_INVALID if head.problem is Problem.REGRESSION else CLASS_INVALID
+    mask = table != invalid
+    return Labels(np.where(mask, table, 0).astype(np.float32), mask)
+
+
+def read_label_file(path: Path, head: Head) -> Labels:
+    """Read one track's label file: a header line, then a row per frame.
+
+    Accepts other case and spacing in the header, CRLF, a byte order mark and blank lines at the end. Raises AbawError
+    for a header of another task, a garbled row or a value out of range, with the line's number.
+    """
+    lines = _read_lines(path)
+    _check_header(lines[0] if lines else "", head, path)
+    body = lines[1:]
+    try:
+        table = np.loadtxt(body, delimiter=",", dtype=np.float32, ndmin=2, comments=None) if body else None
+    except ValueError:
+        table = None
+    if table is None:
+        table = np.zeros((0, head.target_dim), np.float32)
+    if len(table) != len(body) or table.shape[1] != head.target_dim or not _in_range(table, head).all():
+        _explain_rows(body, head, path)
+    return _to_labels(table, head)
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AbawError(
+            f"label file {path.name} cannot be read ({error})",
+            where=str(path),
+            fix="restore the file from the organisers' archive",
+        ) from error
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return lines
+
+
+def _in_range(table: np.ndarray, head: Head) -> np.ndarray:
+    """bool of the same shape: values a label of this head can have, the sentinel included."""
+    if head.problem is Problem.REGRESSION:
+        return (np.abs(table) <= 1) | (table == VA_INVALID)
+    top = head.output_dim - 1 if head.problem is Problem.MULTICLASS else 1
+    return (table == np.floor(table)) & (table >= CLASS_INVALID) & (table <= top)
+
+
+def _normal(text: str) -> list[str]:
+    return [re.sub(r"[\s_]", "", part).lower() for part in text.split(",")]
+
+
+def _check_header(line: str, head: Head, path: Path) -> None:
+    given = _normal(line)
+    if given == _normal(",".join(head.labels)):
+        return
+    others = {other.name for task in TASKS.values() for other in task.heads if given == _normal(",".join(other.labels))}
+    what = f"holds labels of {'/'.join(sorted(others))}" if others else f"has the header {line[:80]!r}"
+    raise AbawError(
+        f"label file {path.name} {what}, not of {head.name}",
+        where=f"{path}, line 1",
+        fix=f"point data.annotations at the folder whose files begin with {','.join(head.labels)}",
+    )
+
+
+def _explain_rows(body: list[str], head: Head, path: Path) -> None:
+    """Find the first bad row and raise."""
+    for number, line in enumerate(body, start=2):
+        parts = line.split(",")
+        try:
+            row = np.array([[float(part) for part in parts]], np.float32)
+        except ValueError:
+            row = np.zeros((1, 0), np.float32)
+        if row.shape[1] != head.target_dim or not _in_range(row, head).all():
+            raise AbawError(
+                f"label file {path.name} has a row that is no {head.name} label: {line[:80]!r}",
+                where=f"{path}, line {number}",
+                fix=f"a row is {_row_rule(head)}",
+            )
+
+
+def _row_rule(head: Head) -> str:
+    if head.problem is Problem.REGRESSION:
+        return f"{head.target_dim} numbers from -1 to 1 separated by a comma, or -5 where not annotated"
+    if head.problem is Problem.MULTICLASS:
+        return f"one class index from 0 to {head.output_dim - 1}, or -1 where not annotated"
+    return f"{head.target_dim} values 0 or 1 separated by commas, or -1 where not annotated"
+
+
+def read_mtl_file(path: Path) -> dict[str, np.ndarray]:
+    """Rows of an s-Aff-Wild2 file by track: float32 [N, 16] = row (0-based), valence, arousal, class, twelve units.
+
+    The rows are sparse; -5 and -1 stay as they are. Raises AbawError with the line's number for a garbled row.
+    """
+    by_track: dict[str, list[list[float]]] = {}
+    for number, line in enumerate(_read_lines(path)[1:], start=2):
+        fields = line.split(",")
+        track_id, slash, image = fields[0].strip().rpartition("/")
+        try:
+            row = [float(int(Path(image).stem) - 1), *(float(value) for value in fields[1:])]
+        except ValueError:
+            row = []
+        if not slash or len(row) != MTL_FIELDS or row[0] < 0:
+            raise AbawError(
+                f"{path.name} has a row that is no multi-task label: {line[:80]!r}",
+                where=f"{path}, line {number}",
+                fix="a row is <track>/00001.jpg,valence,arousal,expression,<twelve action units>: 16 fields",
+            )
+        by_track.setdefault(track_id, []).append(row)
+    return {track_id: np.array(rows, np.float32) for track_id, rows in by_track.items()}

@@ -1,0 +1,59 @@
+"""Published or tried values by preset name: a preset fills keys its table does not set.
+
+Owns the numbers only; the keys are those of ``config``. Sources: systems A (Netease ABAW5) unless noted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+# table -> key that names the preset -> preset -> values
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "pretrain": {
+        # ours, for two CPU cores
+        "vit_tiny_64": {},
+        "vit_small_112": {"batch_size": 256, "steps": 40_000, "warmup_steps": 2_000, "checkpoint_every": 1_000},
+        # MAE and MAE-Face: AdamW (0.9, 0.95), base rate 1.5e-4, decay 0.05, mask 0.75, crop scale from 0.2
+        "vit_base_224": {
+            "batch_size": 512,
+            "steps": 200_000,
+            "warmup_steps": 10_000,
+            "min_crop_scale": 0.2,
+            "checkpoint_every": 1_000,
+        },
+        "vit_large_224": {
+            "batch_size": 512,
+            "steps": 200_000,
+            "warmup_steps": 10_000,
+            "min_crop_scale": 0.2,
+            "checkpoint_every": 1_000,
+        },
+    },
+    "finetune": {
+        "vit_tiny_64": {},
+        "vit_small_112": {"batch_size": 128, "steps": 10_000, "warmup_steps": 500, "validate_every": 1_000},
+        "vit_base_224": {
+            "batch_size": 256,
+            "lr": 5e-4,
+            "layer_decay": 0.65,
+            "steps": 20_000,
+            "warmup_steps": 1_000,
+            "validate_every": 1_000,
+        },
+        "vit_large_224": {
+            "batch_size": 256,
+            "lr": 5e-4,
+            "layer_decay": 0.75,
+            "steps": 20_000,
+            "warmup_steps": 1_000,
+            "validate_every": 1_000,
+        },
+    },
+    "fuse": {
+        "netease": {"window": 100, "batch_size": 32, "dropout": 0.3, "weight_decay": 0.05},
+        "gru": {},
+        "static": {},
+    },
+}
+
+PRESET_KEY = {"pretrain": "preset", "finetune": "preset", "fuse": "model"}

@@ -1,0 +1,105 @@
+"""Configuration: every problem at once, and who overrides whom."""
+
+import pytest
+
+from abaw.config_file import load_config
+from abaw.errors import AbawError, ExitCode
+
+
+def load(tmp_path, text="", **options):
+    path = tmp_path / "data.toml"
+    path.write_text(text)
+    return load_config(path, **options)
+
+
+def test_an_empty_file_gives_the_defaults_and_derived_paths(tmp_path):
+    cfg = load(tmp_path)
+    assert cfg.faces_store == tmp_path / "features/faces"
+    assert cfg.run_dir("fuse", "netease", "va") == tmp_path / "runs/fuse-va-netease"
+    assert cfg.predictions_store(cfg.run_dir("fuse", "netease", "va")) == tmp_path / "predictions/fuse-va-netease"
+    assert cfg.features_store("audio", "logmel") == tmp_path / "features/audio-logmel"
+
+
+def test_paths_are_relative_to_the_file(tmp_path):
+    cfg = load(tmp_path, '[data]\nvideos = "v"\nannotations = { va = "labels/VA" }\n')
+    assert (cfg.data.videos, cfg.data.annotations["va"]) == (tmp_path / "v", tmp_path / "labels/VA")
+
+
+def test_all_problems_come_in_one_message(tmp_path):
+    with pytest.raises(AbawError) as caught:
+        load(tmp_path, '[finetune]\nstep = 3\nlr = "abc"\n[alignment]\nx = 1\n')
+    assert str(caught.value) == (
+        "error: 3 problems in data.toml\n"
+        '  where: alignment  unknown key (did you mean "align"?)\n'
+        "         finetune.lr  expected a number, got 'abc'\n"
+        '         finetune.step  unknown key (did you mean "steps"?)\n'
+        "  fix:   see [alignment], [finetune] in data.example.toml"
+    )
+    assert caught.value.code is ExitCode.CONFIG
+
+
+def test_a_problem_of_a_table_is_not_repeated_for_its_task_tables(tmp_path):
+    with pytest.raises(AbawError, match="1 problem") as caught:
+        load(tmp_path, "[fuse]\nlr = -1\n[fuse.va]\nsteps = 3\n")
+    assert caught.value.where == "fuse.lr  input should be greater than 0, got -1"
+
+
+def test_a_task_table_stands_over_its_table(tmp_path):
+    cfg = load(tmp_path, "[fuse]\nlr = 0.1\nsteps = 7\n[fuse.va]\nlr = 0.2\n")
+    assert (cfg.fuse_for("va").lr, cfg.fuse_for("va").steps, cfg.fuse_for("au").lr) == (0.2, 7, 0.1)
+
+
+def test_set_stands_over_both(tmp_path):
+    cfg = load(tmp_path, "[fuse]\nlr = 0.1\n[fuse.va]\nlr = 0.2\n", overrides=["fuse.lr=0.3"])
+    assert cfg.fuse_for("va").lr == cfg.fuse_for("au").lr == 0.3
+
+
+def test_set_reaches_one_task(tmp_path):
+    cfg = load(tmp_path, overrides=["fuse.va.lr=0.3"])
+    assert (cfg.fuse_for("va").lr, cfg.fuse_for("au").lr) == (0.3, 5e-4)
+
+
+def test_a_flag_stands_over_set_and_none_means_not_given(tmp_path):
+    cfg = load(
+        tmp_path, overrides=["run.device=cuda", "run.seed=3"], flags={"run": {"device": "cpu", "seed": None}}
+    )
+    assert (cfg.run.device, cfg.run.seed) == ("cpu", 3)
+
+
+def test_a_preset_fills_what_the_table_leaves_out(tmp_path):
+    cfg = load(tmp_path, '[pretrain]\npreset = "vit_base_224"\nsteps = 5\n')
+    assert (cfg.pretrain.batch_size, cfg.pretrain.steps) == (512, 5)
+
+
+def test_an_unknown_preset_lists_the_names(tmp_path):
+    with pytest.raises(AbawError, match='unknown preset "vit_huge"') as caught:
+        load(tmp_path, '[pretrain]\npreset = "vit_huge"\n')
+    assert "vit_base_224" in caught.value.fix
+
+
+def test_an_unknown_task_table_is_refused(tmp_path):
+    with pytest.raises(AbawError, match='unknown task "vaa"'):
+        load(tmp_path, "[fuse.vaa]\nlr = 1\n")
+
+
+@pytest.mark.parametrize("text", ["lr=1", "fuse.lr", "fuse.=1", ".lr=1"])
+def test_an_unreadable_override_shows_the_form(tmp_path, text):
+    with pytest.raises(AbawError, match="cannot read --set"):
+        load(tmp_path, overrides=[text])
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path):
+    with pytest.raises(AbawError, match="no configuration file") as caught:
+        load_config(tmp_path / "none.toml")
+    assert "abaw synth" in caught.value.fix
+
+
+def test_broken_toml_names_the_line(tmp_path):
+    with pytest.raises(AbawError, match="line 2"):
+        load(tmp_path, "[fuse]\nlr = = 3\n")
+
+
+def test_a_named_encoder_is_checked_too(tmp_path):
+    with pytest.raises(AbawError, match="1 problem") as caught:
+        load(tmp_path, '[encoders.mine]\nencoder = "mae"\nweight = "x"\n')
+    assert caught.value.where == 'encoders.mine.weight  unknown key (did you mean "weights"?)'
