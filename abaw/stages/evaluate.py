@@ -1,0 +1,121 @@
+"""`abaw evaluate`: official metrics of predictions stores against the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from abaw.config import Config
+from abaw.console import Summary
+from abaw.data.annotations import LabelReader, Labels, concatenate
+from abaw.data.manifest import Manifest, Track
+from abaw.errors import AbawError
+from abaw.scored import Predictions
+from abaw.tasks import TASKS, measure
+
+GAP = "hold"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of one predictions store, and how many labelled rows and tracks they rest on."""
+
+    name: str
+    task: str
+    metrics: dict[str, float]
+    num_tracks: int
+    num_rows: int
+    coverage: float
+
+
+def run(cfg: Config, *, predictions: Sequence[Path] = (), split: str | None = None, raw: bool = False) -> Summary:
+    """Evaluate predictions stores: those given, else those of the config, else all under predictions/.
+
+    ``raw`` leaves post.json aside. Raises AbawError when a labelled track has no predictions.
+    """
+    paths = list(predictions) or list(cfg.evaluate.predictions) or _all_predictions(cfg)
+    manifest = Manifest.from_config(cfg.data)
+    results = [evaluate(cfg, Predictions(path, raw=raw), manifest, split=split or cfg.evaluate.split) for path in paths]
+    data: dict[str, Any] = {"results": [vars(result) for result in results]}
+    return Summary("evaluate", [], data=data, text="\n\n".join(_table(result) for result in results))
+
+
+def _all_predictions(cfg: Config) -> list[Path]:
+    folder = cfg.run.output / "predictions"
+    found = sorted(path.parent for path in folder.glob("*/store.json"))
+    if not found:
+        raise AbawError(
+            "there are no predictions to evaluate",
+            where=str(folder),
+            fix="run `abaw finetune` or `abaw fuse` first, or name a predictions store",
+        )
+    return found
+
+
+def evaluate(cfg: Config, predictions: Predictions, manifest: Manifest, *, split: str) -> Evaluation:
+    """Metrics over all labelled rows of a split, pooled over its tracks."""
+    task = TASKS[predictions.task.train_on or predictions.task.name]
+    tracks = manifest.select(task=task.name, split=split)
+    _require_tracks(predictions, tracks, task.name, split)
+    reader = LabelReader(cfg.data, task)
+    labels: dict[str, list[Labels]] = {head.name: [] for head in task.heads}
+    decisions: dict[str, list[np.ndarray]] = {head.name: [] for head in task.heads}
+    valid = []
+    for track in tracks:
+        num_rows = predictions.store.num_rows(track.track_id)
+        decided = predictions.decide(track.track_id, gap=GAP)
+        for name, own in reader.labels(track, num_rows).items():
+            labels[name].append(own)
+            decisions[name].append(decided.decisions[name])
+        valid.append(decided.valid)
+    reader.report_differences()
+    pooled = {name: concatenate(parts) for name, parts in labels.items()}
+    metrics = measure(
+        task,
+        {name: np.concatenate(parts) for name, parts in decisions.items()},
+        pooled,
+        element_mask=cfg.evaluate.au_mask == "element",
+    )
+    labelled = np.any([part.mask.any(axis=1) for part in pooled.values()], axis=0)
+    num_rows = int(labelled.sum())
+    if not num_rows:
+        raise AbawError(
+            f"no row of the {split} split has a label of task {task.name}",
+            where=str(reader.path),
+            fix="check data.annotations, or choose another --split",
+        )
+    coverage = float(np.concatenate(valid)[labelled].mean())
+    return Evaluation(predictions.store.path.name, task.name, metrics, len(tracks), num_rows, coverage)
+
+
+def _require_tracks(predictions: Predictions, tracks: list[Track], task: str, split: str) -> None:
+    path = predictions.store.path
+    if not tracks:
+        raise AbawError(
+            f"task {task} has no tracks in the {split} split",
+            where="data.annotations",
+            fix="check the label folders, or choose another --split",
+        )
+    missing = [track.track_id for track in tracks if track.track_id not in predictions.store]
+    if missing:
+        raise AbawError(
+            f"{path.name} lacks {len(missing)} of {len(tracks)} {split} tracks: {', '.join(missing[:5])}",
+            where=str(path),
+            fix="run the stage that wrote it again without --limit",
+        )
+
+
+def _table(result: Evaluation) -> str:
+    """Metrics as aligned lines, the official score first."""
+    official = "official score"
+    width = max(len(key) for key in [*result.metrics, official])
+    head = (
+        f"{result.name}: {result.num_tracks} tracks, {result.num_rows} labelled rows, "
+        f"{result.coverage:.1%} of them with data of their own"
+    )
+    lines = [f"  {official if key == 'score' else key:<{width}}  {value:.4f}" for key, value in result.metrics.items()]
+    return "\n".join([head, *lines])

@@ -1,0 +1,40 @@
+"""Run one benchmark or all of them, and print their records."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+
+NAMES = {"startup": "startup", "store": "store", "fusion-gain": "fusion_gain"}
+
+
+def main() -> int:
+    """Parse the command line and run; exit status 1 when a limit is missed."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("name", nargs="?", choices=NAMES, help="which one; default all")
+    parser.add_argument("--json", action="store_true", help="print the records as JSON")
+    parser.add_argument("--save", action="store_true", help="also keep them in bench/results/NAME.json")
+    parser.add_argument("--work", type=Path, help="folder for large files; default a temporary one")
+    args = parser.parse_args()
+    missed = False
+    for name in [args.name] if args.name else NAMES:
+        records = importlib.import_module(f"bench.{NAMES[name]}").run(args.work)
+        text = json.dumps(records if len(records) > 1 else records[0], indent=1)
+        if args.save:
+            (Path(__file__).parent / "results" / f"{name}.json").write_text(text + "\n")
+        print(text if args.json else "\n".join(describe(record) for record in records))
+        missed |= any(record["met"] is False for record in records)
+    return 1 if missed else 0
+
+
+def describe(record: dict[str, object]) -> str:
+    """One line for a person."""
+    verdict = {True: "met", False: "MISSED", None: ""}[record["met"]]  # type: ignore[index]
+    limit = "" if record["limit"] is None else f"limit {record['limit']:g}, ratio {record['ratio']:.3g} {verdict}"
+    return f"{record['name']:<44} {record['value']:10.4g} {record['unit']:<12} {limit}"
+
+
+sys.exit(main())

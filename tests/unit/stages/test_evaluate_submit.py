@@ -1,0 +1,182 @@
+"""Evaluation and submission of a small predictions store, through the command line."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from abaw.cli import app
+from abaw.store import ArraySpec, FeatureStore, StoreHeader
+
+TOML = """
+[data]
+videos = "videos"
+annotations = { va = "VA" }
+test = { va = "test.txt" }
+[submit]
+sample = "sample.txt"
+task = "va"
+"""
+SAMPLE = "image_location,valence,arousal\nt1/00001.jpg,0,0\nt1/00002.jpg,0,0\nt1/00003.jpg,0,0\nt1/00004.jpg,0,0\n"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "videos").mkdir()
+    for split, name in (("Train_Set", "a"), ("Validation_Set", "v1")):
+        path = tmp_path / "VA" / split / f"{name}.txt"
+        path.parent.mkdir(parents=True)
+        path.write_text("valence,arousal\n0,0.1\n0.5,0.2\n1,0.3\n-5,-5\n")
+    (tmp_path / "test.txt").write_text("t1\n")
+    (tmp_path / "sample.txt").write_text(SAMPLE)
+    (tmp_path / "data.toml").write_text(TOML)
+    header = StoreHeader(
+        "predictions",
+        "fuse-va-netease",
+        {"scores/va": ArraySpec("float32", (2,))},
+        {"run": "x"},
+        label_order={"va": ["valence", "arousal"]},
+    )
+    store = FeatureStore.create(tmp_path / "predictions/fuse-va-netease", header)
+    truth = np.array([[0, 0.1], [0.5, 0.2], [1, 0.3], [0, 0]], np.float32)
+    store.write("v1", {"valid": np.ones(4, bool), "scores/va": truth}, fps=25)
+    gappy = np.array([[0.25, 0.5], [0, 0], [2, -2]], np.float32)
+    store.write("t1", {"valid": np.array([True, False, True]), "scores/va": gappy}, fps=25)
+    return tmp_path
+
+
+def invoke(*args):
+    return CliRunner().invoke(app, list(args))
+
+
+def test_perfect_predictions_score_one(project):
+    result = invoke("evaluate", "--json")
+    (entry,) = json.loads(result.stdout)["results"]
+    assert entry["metrics"]["score"] == pytest.approx(1)
+    assert (entry["num_rows"], entry["num_tracks"], entry["coverage"]) == (3, 1, 1.0)
+
+
+def test_the_table_names_the_official_score_first(project):
+    lines = invoke("evaluate").stdout.splitlines()
+    assert lines[0].startswith("fuse-va-netease: 1 tracks, 3 labelled rows")
+    assert lines[1].split() == ["official", "score", "1.0000"]
+
+
+def test_submit_runs_bare_and_writes_row_for_row(project):
+    result = invoke("submit")
+    assert result.exit_code == 0, result.output
+    written = (project / "submissions/10-va/predictions.txt").read_text()
+    # row 2 has no score: held from row 1; row 3 is clipped; row 4 lies past the track's end: the last score again
+    assert written == (
+        "image_location,valence,arousal\n"
+        "t1/00001.jpg,0.250000,0.500000\n"
+        "t1/00002.jpg,0.250000,0.500000\n"
+        "t1/00003.jpg,1.000000,-1.000000\n"
+        "t1/00004.jpg,1.000000,-1.000000\n"
+    )
+    assert "2 rows without a prediction of their own" in result.stdout
+
+
+def test_flags_override_the_table(project):
+    result = invoke("submit", "--edition", "9", "--sample", "sample.txt")
+    assert result.exit_code == 0
+    assert (project / "submissions/9-va/predictions.txt").is_file()
+
+
+def test_submitting_twice_is_harmless(project):
+    assert invoke("submit").exit_code == invoke("submit").exit_code == 0
+
+
+def test_a_changed_submission_is_not_overwritten_by_accident(project):
+    invoke("submit")
+    path = project / "submissions/10-va/predictions.txt"
+    path.write_text("mine")
+    assert invoke("submit").exit_code == 4
+    assert path.read_text() == "mine"
+    assert invoke("submit", "--overwrite").exit_code == 0
+
+
+def test_evaluate_and_submit_use_the_same_post_json(project):
+    post = {"half_width": {"va": 0}, "thresholds": {}, "clip": [-0.5, 0.5], "fitted_on": "test"}
+    (project / "predictions/fuse-va-netease/post.json").write_text(json.dumps(post))
+    invoke("submit")
+    assert "0.500000,-0.500000" in (project / "submissions/10-va/predictions.txt").read_text()
+    assert json.loads(invoke("evaluate", "--json").stdout)["results"][0]["metrics"]["score"] < 1
+    raw = json.loads(invoke("evaluate", "--json", "--raw").stdout)["results"][0]["metrics"]["score"]
+    assert raw == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["submit", "--edition", "12"], 3, 'unknown edition "12"'),
+        (["submit", "--edition", "7"], 3, 'unknown task of this edition "va"'),
+        (["submit", "--sample", "none.txt"], 4, "the sample file cannot be read"),
+        (["submit", "--task", "expr"], 4, "does not belong to task expr"),
+        (["submit", "predictions/none"], 4, "there is no predictions store"),
+        (["evaluate", "predictions/none"], 4, "there is no predictions store"),
+        (["evaluate", "--split", "train"], 4, "lacks 1 of 1 train tracks: a"),
+        (["evaluate", "-c", "none.toml"], 3, "there is no configuration file"),
+        (["evaluate", "--set", "evaluate.splitt=1"], 3, 'did you mean "split"?'),
+        (["inspect", "none"], 4, "does not exist"),
+        (["inspect", "videos"], 4, "is no store, checkpoint or run folder"),
+        (["nonsense"], 2, "No such command"),
+        (["evaluate", "--nonsense"], 2, "No such option"),
+    ],
+)
+def test_mistakes_are_messages_with_their_exit_code(project, args, code, message):
+    before = sorted(str(path) for path in project.rglob("*"))
+    result = invoke(*args)
+    assert (result.exit_code, message in result.stderr) == (code, True), result.output
+    assert "Traceback" not in result.output
+    assert sorted(str(path) for path in project.rglob("*")) == before
+
+
+def test_a_message_has_three_parts_on_stderr(project):
+    result = invoke("submit", "--edition", "12")
+    keys = [line.split()[0] for line in result.stderr.splitlines()]
+    assert keys == ["error:", "where:", "fix:"]
+    assert result.stdout == ""
+
+
+def test_a_track_unknown_to_the_predictions_names_the_nearest(project):
+    (project / "sample.txt").write_text(SAMPLE.replace("t1/", "t1_/"))
+    result = invoke("submit")
+    assert "t1_" in result.stderr
+    assert "nearest to t1_: t1" in result.stderr
+
+
+def test_a_label_file_of_the_wrong_task_is_named(project):
+    (project / "VA/Validation_Set/v1.txt").write_text("AU1,AU2,AU4,AU6,AU7,AU10,AU12,AU15,AU23,AU24,AU25,AU26\n")
+    result = invoke("evaluate")
+    assert result.exit_code == 4
+    assert "holds labels of au, not of va" in result.stderr
+
+
+def test_a_predictions_store_of_unknown_labels_is_refused(project):
+    path = project / "predictions/fuse-va-netease/store.json"
+    path.write_text(path.read_text().replace('"arousal"', '"arousel"'))
+    result = invoke("evaluate")
+    assert (result.exit_code, "fit no known task" in result.stderr) == (4, True)
+
+
+def test_inspect_describes_a_store_and_verifies_it(project):
+    result = invoke("inspect", "predictions/fuse-va-netease", "--verify")
+    assert result.exit_code == 0
+    assert "2, 7 rows, 6 of them valid" in result.stdout
+    assert "2 of 2 tracks read whole" in result.stdout
+
+
+def test_inspect_reports_a_damaged_track_and_goes_on(project):
+    path = project / "predictions/fuse-va-netease/t1.h5"
+    path.write_bytes(path.read_bytes()[:1000])
+    result = invoke("inspect", "predictions/fuse-va-netease", "--verify")
+    assert result.exit_code == 6
+    assert "failed: t1" in result.stderr
+    assert "1 of 2 tracks read whole" in result.stdout
+
+
+def test_inspect_describes_one_track(project):
+    assert "float32[3, 2]" in invoke("inspect", "predictions/fuse-va-netease/t1.h5").stdout
