@@ -122,5 +122,5 @@ def show_error(error: AbawError) -> None:
 
 
 def show_interrupted() -> None:
-    """Say that the user's interruption lost nothing."""
-    print("interrupted: what was finished is kept; the same command goes on from there", file=sys.stderr)
+    """Say that the interruption left nothing broken."""
+    print("interrupted: nothing half-written is left; run the same command again to go on", file=sys.stderr)

@@ -1,0 +1,158 @@
+"""The sound track of a media file as one mono waveform on the container's clock, by PyAV and soundfile.
+
+Knows nothing of encoders, frames or stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+
+from abaw.errors import AbawError
+
+# Files that libsndfile reads; everything else goes through PyAV.
+SOUND_FILES = frozenset({".wav", ".flac", ".mp3"})
+# A hole in the sound's time stamps longer than this is filled with silence, so that later sound keeps its time.
+GAP_S = 0.1
+BLOCK_SAMPLES = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Waveform:
+    """``samples`` float32 mono ``[S]``, nominally in [-1, 1]; sample 0 is heard at ``start_s`` of the container."""
+
+    samples: np.ndarray
+    sample_rate: int
+    start_s: float
+
+    @property
+    def stop_s(self) -> float:
+        """End of the sound in seconds of the container's clock."""
+        return self.start_s + len(self.samples) / self.sample_rate
+
+
+def read_waveform(path: Path, sample_rate: int) -> Waveform | None:
+    """Decode the first sound track, mix it to mono (mean of channels) and resample it once to ``sample_rate``.
+
+    Returns None where the file has no sound track or one without a sample. Decoding streams block by block;
+    what stays in memory is the result. Where a file breaks off, what decoded before is kept. Raises AbawError
+    where the file cannot be opened.
+    """
+    path = Path(path)
+    blocks = _sound_file_blocks(path) if path.suffix.lower() in SOUND_FILES else _container_blocks(path)
+    start_s = None
+    heard = bytearray()  # grows in place: joining a list of blocks would hold everything twice
+    resampler = _Resampler(sample_rate)
+    for time_s, rate, block in blocks:
+        if start_s is None:
+            start_s = 0.0 if time_s is None else time_s
+            resampler.begin(rate)
+        elif rate != resampler.rate or _hole(time_s, start_s, resampler):
+            heard += resampler.flush()
+            missing = 0 if time_s is None else round((time_s - start_s) * sample_rate) - len(heard) // 4
+            heard += bytes(4 * max(missing, 0))
+            resampler.begin(rate, at_s=len(heard) / 4 / sample_rate)
+        heard += resampler.push(block)
+    if start_s is None:
+        return None
+    heard += resampler.flush()
+    samples = np.frombuffer(heard, dtype=np.float32)
+    return Waveform(samples, sample_rate, start_s) if len(samples) else None
+
+
+def _hole(time_s: float | None, start_s: float, resampler: _Resampler) -> bool:
+    return time_s is not None and time_s - start_s - resampler.pushed_s > GAP_S
+
+
+class _Resampler:
+    """Mono float32 blocks at any rate in, bytes of float32 samples at one rate out."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self.rate = 0
+        self._out_rate = sample_rate
+
+    def begin(self, rate: int, *, at_s: float = 0.0) -> None:
+        self.rate = rate
+        self._origin_s = at_s
+        self._pushed = 0
+        self._inner = av.AudioResampler(format="flt", layout="mono", rate=self._out_rate)
+
+    @property
+    def pushed_s(self) -> float:
+        """Seconds since the sound's start up to the end of what was pushed."""
+        return self._origin_s + self._pushed / self.rate
+
+    def push(self, block: np.ndarray) -> bytes:
+        self._pushed += len(block)
+        if self.rate == self._out_rate:
+            return block.astype(np.float32).tobytes()
+        frame = av.AudioFrame.from_ndarray(block.astype(np.float32)[None], format="flt", layout="mono")
+        frame.sample_rate = self.rate
+        return self._take(frame)
+
+    def flush(self) -> bytes:
+        if self.rate == self._out_rate or self._pushed == 0:
+            return b""
+        return self._take(None)
+
+    def _take(self, frame: av.AudioFrame | None) -> bytes:
+        return b"".join(out.to_ndarray().astype(np.float32).tobytes() for out in self._inner.resample(frame))
+
+
+def _container_blocks(path: Path) -> Iterator[tuple[float | None, int, np.ndarray]]:
+    """Decoded blocks of a container's first sound track: time in seconds, rate, mono float32 samples."""
+    with _open(path) as container:
+        if not container.streams.audio:
+            return
+        stream = container.streams.audio[0]
+        stream.codec_context.thread_count = 1
+        packets = container.demux(stream)
+        while True:
+            try:
+                frames = next(packets).decode()
+            except (StopIteration, EOFError):
+                return
+            except av.error.InvalidDataError:  # a damaged packet: the hole is filled by the next one's time
+                continue
+            except (av.error.FFmpegError, OSError):  # the container breaks off
+                return
+            for frame in frames:
+                yield frame.time, frame.sample_rate, _mono(frame)
+
+
+def _mono(frame: av.AudioFrame) -> np.ndarray:
+    """Mean of the channels, float32 in [-1, 1], from any sample format."""
+    samples = frame.to_ndarray()  # [channels, S] planar, [1, S * channels] packed
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if samples.dtype.kind == "f":
+        return samples.mean(axis=0, dtype=np.float32)
+    middle, full = (128.0, 128.0) if samples.dtype == np.uint8 else (0.0, float(2 ** (8 * samples.itemsize - 1)))
+    return ((samples.mean(axis=0, dtype=np.float64) - middle) / full).astype(np.float32)
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    try:
+        return av.open(str(path), metadata_errors="replace")
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as err:
+        what = f"cannot read {path.name}: {err.strerror}"
+        raise AbawError(what, where=str(path), fix="check the path and its permissions") from err
+    except (av.error.FFmpegError, OSError, ValueError) as err:
+        what = f"{path.name} is not a readable media file ({getattr(err, 'strerror', None) or err})"
+        raise AbawError(what, where=str(path), fix="replace the file by a whole copy, or remove it") from err
+
+
+def _sound_file_blocks(path: Path) -> Iterator[tuple[float | None, int, np.ndarray]]:
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            for block in file.blocks(BLOCK_SAMPLES, dtype="float32", always_2d=True):
+                yield None, file.samplerate, block.mean(axis=1, dtype=np.float32)
+    except soundfile.LibsndfileError as err:
+        what = f"{path.name} is not a readable sound file ({err})"
+        raise AbawError(what, where=str(path), fix="replace the file by a whole copy, or remove it") from err

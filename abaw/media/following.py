@@ -1,0 +1,197 @@
+"""Faces of every frame of a video for little work: a found face is followed, the whole picture is searched rarely.
+
+Owns when to search and when to follow. Knows nothing of people, crops or stores.
+
+A search runs on the first frame, after a cut, when a followed face is lost, and every ``redetect`` frames. Between
+them the detector only looks at the boxes moved on by the last motion. While no face is there, searches become rarer,
+and when one finds a face again the skipped frames are followed backwards, so that no row is missed for speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from abaw.media.boxes import iou, suppress
+from abaw.media.faces import Detections, FaceDetector, no_faces
+from abaw.media.video import VideoFrame
+
+MAX_FACES = 8  # the largest ones of a picture are kept
+MAX_MOTION = 0.3  # motion carried on from frame to frame, as a share of the face's size
+CUT_LEVEL = 12.0  # mean absolute difference of two thumbnails, in grey levels, above which a cut is assumed
+THUMBNAIL = (32, 18)
+MAX_STRIDE = 4  # frames from one search to the next on a stretch without a face
+SEARCHES_BEFORE_BACKOFF = 4
+SAME_FACE_IOU = 0.3
+
+# What changes the result, for the settings of a store.
+SETTINGS = {"max_faces": MAX_FACES, "max_stride": MAX_STRIDE, "cut_level": CUT_LEVEL, "max_motion": MAX_MOTION}
+
+
+class PreparedFrame(NamedTuple):
+    """A frame with its reduced picture; ``small`` and ``thumbnail`` are None where the frame has no picture."""
+
+    frame: VideoFrame
+    small: np.ndarray | None
+    thumbnail: np.ndarray | None
+
+
+class FrameFaces(NamedTuple):
+    """Faces of a frame in its own pixels; ``cut`` where the picture jumps from the frame before."""
+
+    frame: VideoFrame
+    faces: Detections
+    cut: bool
+
+
+def prepare_frames(frames: Iterable[VideoFrame], *, short_side_px: int) -> Iterator[PreparedFrame]:
+    """Reduce every picture to ``short_side_px`` (never enlarge): work for the decoding thread."""
+    for frame in frames:
+        if frame.image is None:
+            yield PreparedFrame(frame, None, None)
+            continue
+        small = reduce_image(frame.image, short_side_px)
+        thumbnail = cv2.resize(small, THUMBNAIL, interpolation=cv2.INTER_AREA).mean(axis=2)
+        yield PreparedFrame(frame, small, thumbnail)
+
+
+def reduce_image(image: np.ndarray, short_side_px: int) -> np.ndarray:
+    """The picture with its short side at most ``short_side_px``."""
+    height, width = image.shape[:2]
+    factor = short_side_px / min(height, width)
+    if factor >= 1:
+        return image
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def find_faces(image: np.ndarray, detector: FaceDetector) -> Detections:
+    """Faces of one picture, searched at the detector's size, in the picture's own pixels."""
+    small = reduce_image(image, detector.short_side_px)
+    return _largest(detector.detect(small)).scaled(image.shape[1] / small.shape[1], image.shape[0] / small.shape[0])
+
+
+def follow_faces(
+    frames: Iterable[PreparedFrame], detector: FaceDetector, *, redetect: int = 25
+) -> Iterator[FrameFaces]:
+    """Faces of every frame, in order; at most ``MAX_STRIDE - 1`` frames are held back at a time."""
+    follower = _Follower(detector, redetect=redetect)
+    for prepared in frames:
+        yield from follower.push(prepared)
+    yield from follower.finish()
+
+
+class _Follower:
+    def __init__(self, detector: FaceDetector, *, redetect: int) -> None:
+        self._detector = detector
+        self._redetect = redetect
+        self._faces = no_faces()  # of the frame before, in pixels of the reduced picture
+        self._motion = np.zeros((0, 2), dtype=np.float32)
+        self._since_search = 0
+        self._misses = 0
+        self._held: list[tuple[PreparedFrame, bool]] = []
+        self._thumbnail: np.ndarray | None = None
+
+    def push(self, prepared: PreparedFrame) -> Iterator[FrameFaces]:
+        cut = self._is_cut(prepared.thumbnail)
+        if prepared.small is None:
+            if self._held:
+                self._held.append((prepared, cut))
+            else:
+                yield FrameFaces(prepared.frame, no_faces(), cut)
+            return
+        if self._may_skip(cut=cut):
+            self._held.append((prepared, cut))
+            return
+        found = None if cut else self._followed(prepared.small)
+        searched = found is None
+        if found is None:
+            found = _largest(self._detector.detect(prepared.small))
+            self._since_search = 0
+            self._misses = 0 if len(found) else self._misses + 1
+        if self._held:
+            yield from self._release(found, follow=searched and not cut)
+        self._motion = _motion(self._faces, found)
+        self._faces = found
+        yield FrameFaces(prepared.frame, _in_source(found, prepared), cut)
+
+    def finish(self) -> Iterator[FrameFaces]:
+        yield from self._release(no_faces(), follow=False)
+
+    def _is_cut(self, thumbnail: np.ndarray | None) -> bool:
+        before, self._thumbnail = self._thumbnail, thumbnail if thumbnail is not None else self._thumbnail
+        if before is None or thumbnail is None:
+            return False
+        return float(np.abs(before - thumbnail).mean()) > CUT_LEVEL
+
+    def _may_skip(self, *, cut: bool) -> bool:
+        if cut or len(self._faces) or not self._detector.follows or self._misses < SEARCHES_BEFORE_BACKOFF:
+            return False
+        return len(self._held) < MAX_STRIDE - 1
+
+    def _followed(self, small: np.ndarray) -> Detections | None:
+        """All faces of the frame before found again, or None where a search is due."""
+        self._since_search += 1
+        if not len(self._faces) or not self._detector.follows or self._since_search >= self._redetect:
+            return None
+        return _look(self._detector, small, self._faces.boxes + np.tile(self._motion, 2))
+
+    def _release(self, found: Detections, *, follow: bool) -> Iterator[FrameFaces]:
+        """The frames held back, in order, with the faces of the frame after them followed backwards."""
+        held, self._held = self._held, []
+        faces: list[Detections] = []
+        current = found
+        for prepared, _ in reversed(held):
+            if not follow or len(current) == 0 or prepared.small is None:
+                faces.append(no_faces())
+                continue
+            current = _look(self._detector, prepared.small, current.boxes, need_all=False) or no_faces()
+            faces.append(current)
+        for (prepared, cut), result in zip(held, reversed(faces), strict=True):
+            yield FrameFaces(prepared.frame, _in_source(result, prepared), cut)
+
+
+def _look(detector: FaceDetector, small: np.ndarray, boxes: np.ndarray, *, need_all: bool = True) -> Detections | None:
+    looks = detector.look_at(small, boxes)
+    if need_all and any(len(look) == 0 for look in looks):
+        return None
+    faces = Detections(
+        np.concatenate([look.boxes for look in looks]),
+        np.concatenate([look.landmarks for look in looks]),
+        np.concatenate([look.scores for look in looks]),
+    )
+    kept = np.sort(suppress(faces.boxes, faces.scores, 0.7, of_smaller=True))
+    if need_all and len(kept) < len(faces):  # two followed faces fell onto one
+        return None
+    return faces[kept]
+
+
+def _largest(faces: Detections) -> Detections:
+    if len(faces) <= MAX_FACES:
+        return faces
+    sides = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1)
+    return faces[np.sort(np.argsort(-sides, kind="stable")[:MAX_FACES])]
+
+
+def _motion(before: Detections, after: Detections) -> np.ndarray:
+    """Shift of each face's landmarks from the frame before, float32 [N, 2]; 0 for a face that is new."""
+    motion = np.zeros((len(after), 2), dtype=np.float32)
+    if len(before) == 0 or len(after) == 0:
+        return motion
+    overlap = iou(after.boxes, before.boxes)
+    for row, best in enumerate(overlap.argmax(axis=1)):
+        if overlap[row, best] > SAME_FACE_IOU:
+            shift = (after.landmarks[row] - before.landmarks[best]).mean(axis=0)
+            limit = MAX_MOTION * float((after.boxes[row, 2:] - after.boxes[row, :2]).max())
+            motion[row] = np.clip(shift, -limit, limit)
+    return motion
+
+
+def _in_source(faces: Detections, prepared: PreparedFrame) -> Detections:
+    if prepared.small is None or prepared.frame.image is None or len(faces) == 0:
+        return faces
+    (height, width), (small_height, small_width) = prepared.frame.image.shape[:2], prepared.small.shape[:2]
+    return faces.scaled(width / small_width, height / small_height)

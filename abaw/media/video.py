@@ -1,0 +1,175 @@
+"""Frames of a video file with the container's clock, by PyAV.
+
+Owns decoding, presentation times and the container's rotation. Knows nothing of faces, tracks or stores.
+A row is a frame that the decoder delivers, in presentation order; frame counts in headers are never trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import av
+import numpy as np
+
+from abaw.errors import AbawError
+
+FALLBACK_FPS = 25.0
+# A frame whose time is not after the previous one's is put this share of a nominal frame after it.
+TIE_STEP = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFrame:
+    """One decoded frame: ``time_s`` on the container's clock, ``image`` RGB uint8 ``[H, W, 3]``.
+
+    ``image`` is None where the frame came damaged out of the decoder or could not be converted.
+    """
+
+    row: int
+    time_s: float
+    image: np.ndarray | None
+
+
+class VideoReader:
+    """One pass over the frames of a file; ``errors`` and ``first_error`` are complete after the last frame.
+
+    Times are the presentation times of the container (start offset kept, the same clock as the sound), made
+    strictly increasing: a missing time is the previous one plus ``1 / fps``, one that does not increase is the
+    previous one plus a tenth of that. Packets that do not decode give no row and are counted, as in a plain
+    decode. Raises AbawError where the file cannot be opened, has no picture, or yields no frame.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
+        self.path = Path(path)
+        self.errors = 0
+        self.first_error = ""
+        self.num_rows = 0
+        self._container = _open(self.path)
+        self._stream = _picture_stream(self._container, self.path)
+        self._stream.codec_context.thread_count = threads
+        if threads == 1:
+            self._stream.thread_type = "NONE"
+        self.header_frames = self._stream.frames
+        self.fps = _nominal_fps(self._stream)
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, err: object, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the file."""
+        self._container.close()
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        previous = None
+        for frame in self._decode():
+            previous = self._time_after(previous, frame.time)
+            yield VideoFrame(self.num_rows, previous, self._image(frame))
+            self.num_rows += 1
+        if self.num_rows == 0:
+            reason = f" ({self.first_error})" if self.first_error else ""
+            what = f"video {self.path.name} has no decodable frame{reason}"
+            raise AbawError(what, where=str(self.path), fix="replace or remove the file")
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except (StopIteration, EOFError):
+                return
+            except (av.error.FFmpegError, OSError) as err:  # the container breaks off
+                self._note(err)
+                yield from self._flush()
+                return
+            try:
+                yield from packet.decode()
+            except EOFError:
+                return
+            except av.error.FFmpegError as err:
+                self._note(err)
+
+    def _flush(self) -> Iterator[av.VideoFrame]:
+        """Frames that the decoder still holds back."""
+        try:
+            yield from self._stream.codec_context.decode(None)
+        except (av.error.FFmpegError, EOFError) as err:
+            self._note(err)
+
+    def _time_after(self, previous: float | None, time: float | None) -> float:
+        if previous is None:
+            return 0.0 if time is None else float(time)
+        if time is None:
+            return previous + 1 / self.fps
+        return float(time) if time > previous else previous + TIE_STEP / self.fps
+
+    def _image(self, frame: av.VideoFrame) -> np.ndarray | None:
+        if frame.is_corrupt:
+            self._note("the decoder marks a frame as corrupt")
+            return None
+        try:
+            image = frame.to_ndarray(format="rgb24")
+        except (av.error.FFmpegError, ValueError) as err:
+            self._note(err)
+            return None
+        return _upright(image, frame)
+
+    def _note(self, err: object) -> None:
+        self.errors += 1
+        self.first_error = self.first_error or str(err)
+
+
+def read_frames(path: Path, *, threads: int = 1) -> Iterator[VideoFrame]:
+    """All frames of a file in order of presentation; see `VideoReader`."""
+    with VideoReader(path, threads=threads) as reader:
+        yield from reader
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    try:
+        return av.open(str(path), metadata_errors="replace")
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as err:
+        what = f"cannot read video {path.name}: {err.strerror}"
+        raise AbawError(what, where=str(path), fix="check the path and its permissions") from err
+    except (av.error.FFmpegError, OSError, ValueError) as err:
+        what = f"{path.name} is not a readable video ({path.stat().st_size} bytes: {_reason(err)})"
+        raise AbawError(what, where=str(path), fix="replace the file by a whole copy, or remove it") from err
+
+
+def _reason(err: Exception) -> str:
+    return getattr(err, "strerror", None) or str(err)
+
+
+def _picture_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
+    cover = av.stream.Disposition.attached_pic
+    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+    if not streams:
+        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+        container.close()
+        what = f"{path.name} has no picture (it holds: {kinds})"
+        raise AbawError(what, where=str(path), fix="give a video file, or remove this one from the videos folder")
+    return streams[0]
+
+
+def _nominal_fps(stream: av.VideoStream) -> float:
+    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+        if rate and 0.1 <= float(rate) <= 1000:
+            return float(rate)
+    return FALLBACK_FPS
+
+
+def _upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """The picture as the container asks to show it (display matrix: quarter turns and mirrors)."""
+    side_data = frame.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return image
+    # Nine int32: (a b u, c d v, x y w), 16.16 fixed point; a point (x, y) goes to (a x + c y, b x + d y).
+    a, b, _, c, d = np.frombuffer(bytes(side_data), dtype=np.int32)[:5].tolist()  # type: ignore[call-overload]
+    if abs(b) + abs(c) > abs(a) + abs(d):  # x and y change places
+        image, a, d = image.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

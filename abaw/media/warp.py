@@ -1,0 +1,108 @@
+"""The geometry of alignment: how a detected face becomes a square crop.
+
+Knows nothing of detectors, videos or stores.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+# The five reference points of the arcface crop in a 112-pixel square (Deng et al. 2019, arXiv:1801.07698, as
+# published with insightface).
+TEMPLATE_112 = np.array(
+    [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)],
+    dtype=np.float64,
+)
+FULL_CHROMA = 0x111111
+
+
+def template(size_px: int, *, margin: float = 0.0) -> np.ndarray:
+    """The five reference points in a crop of ``size_px``, float64 [5, 2].
+
+    ``margin`` widens the view: that share of the template's own square is added on each side.
+    """
+    return ((TEMPLATE_112 - 56.0) / (1 + 2 * margin) + 56.0) * (size_px / 112)
+
+
+def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray | None:
+    """Least-squares rotation, scale and shift of points [N, 2] onto others, float64 [2, 3]; None when degenerate.
+
+    With points as complex numbers the fit is ``target = a * source + b``, whose solution is closed; for points in
+    the plane it is Umeyama's (1991) without reflection.
+    """
+    p, q = (points[:, 0] + 1j * points[:, 1] for points in (np.asarray(source, np.float64), np.asarray(target)))
+    centred = p - p.mean()
+    spread = float(np.sum(np.abs(centred) ** 2))
+    if not np.isfinite(spread) or spread < 1e-6:
+        return None
+    a = np.sum(np.conj(centred) * (q - q.mean())) / spread
+    b = q.mean() - a * p.mean()
+    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+
+
+def fit_box(box: np.ndarray, size_px: int, *, margin: float = 0.0) -> np.ndarray | None:
+    """Scale and shift of the square around a box (enlarged by ``margin`` on each side) onto the crop, [2, 3]."""
+    low, high = np.asarray(box[:2], np.float64), np.asarray(box[2:], np.float64)
+    side = float(np.max(high - low)) * (1 + 2 * margin)
+    if not np.isfinite(side) or side < 1e-3:
+        return None
+    scale = size_px / side
+    shift = size_px / 2 - scale * (low + high) / 2
+    return np.array([[scale, 0.0, shift[0]], [0.0, scale, shift[1]]])
+
+
+class Aligner(NamedTuple):
+    """How a detected face becomes a crop: ``warp`` is "arcface" (five points to the template) or "box"."""
+
+    size_px: int = 112
+    margin: float = 0.0
+    warp: str = "arcface"
+
+    def fit(self, box: np.ndarray, landmarks: np.ndarray) -> np.ndarray | None:
+        """Map from the picture to the crop, float64 [2, 3]; None where the points coincide."""
+        if self.warp == "box":
+            return fit_box(box, self.size_px, margin=self.margin)
+        return fit_similarity(landmarks, template(self.size_px, margin=self.margin))
+
+
+def warp_face(image: np.ndarray, warp: np.ndarray, size_px: int) -> np.ndarray:
+    """The crop uint8 [size, size, 3] that ``warp`` [2, 3] maps the picture onto; black outside the picture.
+
+    Bilinear; where the face is over twice as large as the crop it is sampled more densely first and averaged, so
+    that nothing aliases.
+    """
+    scale = float(np.sqrt(abs(np.linalg.det(warp[:, :2]))))
+    fold = int(np.clip(1 / max(scale, 1e-6), 1, 8))
+    if fold < 2:
+        return cv2.warpAffine(image, warp, (size_px, size_px), flags=cv2.INTER_LINEAR)
+    dense = warp * fold
+    dense[:, 2] += (fold - 1) / 2  # pixel centres, not corners, correspond
+    large = cv2.warpAffine(image, dense, (size_px * fold, size_px * fold), flags=cv2.INTER_LINEAR)
+    return cv2.resize(large, (size_px, size_px), interpolation=cv2.INTER_AREA)
+
+
+def align_face(
+    image: np.ndarray, landmarks: np.ndarray, *, size_px: int = 112, margin: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Crop and warp (float32 [2, 3]) of one face by its landmarks.
+
+    Raises ValueError where the landmarks coincide.
+    """
+    warp = fit_similarity(landmarks, template(size_px, margin=margin))
+    if warp is None:
+        message = "the landmarks coincide"
+        raise ValueError(message)
+    return warp_face(image, warp, size_px), warp.astype(np.float32)
+
+
+def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
+    """JPEG of an RGB picture with full-resolution colour."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, FULL_CHROMA]
+    done, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), options)
+    if not done:
+        message = f"OpenCV could not encode a picture of shape {image.shape}"
+        raise RuntimeError(message)
+    return data.tobytes()

@@ -1,0 +1,111 @@
+"""Every visual encoder: shape, type, determinism, independence of neighbours."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from abaw.checkpoint import load_checkpoint, save_checkpoint
+from abaw.encoders.visual import VISUAL_ENCODERS, Faces, VisualOptions, build_visual_encoder
+from abaw.errors import AbawError, ExitCode
+from abaw.models.mae import MaskedAutoencoder, encoder_weights
+from abaw.models.static import StaticModel
+from abaw.models.vit import VitPreset, build_vit
+from abaw.provenance import unknown_recipe
+from abaw.tasks import TASKS
+
+TINY = VitPreset(32, 8, 32, 2, 2, "conv", 16, 1, 2)
+HEADER = {
+    "architecture": {"preset": "tiny", **TINY.to_dict()},
+    "normalisation": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]},
+    "recipe": unknown_recipe(),
+    "trained_on": [{"dataset": "d"}],
+}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    mae, static = MaskedAutoencoder(TINY), StaticModel(TINY, TASKS["va"])
+    save_checkpoint(folder / "mae.st", mae.state_dict(), {**HEADER, "kind": "mae", "pooling": "cls"})
+    save_checkpoint(
+        folder / "static.st", static.state_dict(), {**HEADER, "kind": "static", "pooling": "mean", "task": "va"}
+    )
+    return {"mae": str(folder / "mae.st"), "finetuned": str(folder / "static.st"), "landmarks": ""}
+
+
+def faces(count: int, size: int) -> Faces:
+    rng = np.random.default_rng(4)
+    images = rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    return Faces(images, rng.random((count, 5, 2), np.float32), rng.random((count, 4), np.float32))
+
+
+@pytest.mark.parametrize("name", sorted(VISUAL_ENCODERS))
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_every_encoder_gives_float32_rows(weights: dict[str, str], name: str, count: int) -> None:
+    encoder = build_visual_encoder(name, VisualOptions(weights=weights[name]))
+    features = encoder.encode(faces(count, encoder.image_size))
+    assert features.shape == (count, encoder.dim)
+    assert features.dtype == np.float32
+    assert np.isfinite(features).all()
+
+
+@pytest.mark.parametrize("name", sorted(VISUAL_ENCODERS))
+def test_a_row_repeats_and_does_not_depend_on_its_neighbours(weights: dict[str, str], name: str) -> None:
+    encoder = build_visual_encoder(name, VisualOptions(weights=weights[name]))
+    first = faces(4, encoder.image_size)
+    other = Faces(*(np.concatenate([part[:1], 0 * part[1:]]) for part in first))
+    assert np.array_equal(encoder.encode(first), encoder.encode(first))
+    assert np.array_equal(encoder.encode(first)[0], encoder.encode(other)[0])
+
+
+@pytest.mark.parametrize("name", ["mae", "finetuned"])
+def test_settings_name_the_weights_and_change_with_precision(weights: dict[str, str], name: str) -> None:
+    settings = [
+        build_visual_encoder(name, VisualOptions(weights=weights[name], precision=precision)).settings
+        for precision in ("fp32", "bf16")
+    ]
+    assert len(settings[0]["weights"]) == 64
+    assert {key for key in settings[0] if settings[0][key] != settings[1][key]} == {"precision"}
+
+
+def test_mae_features_equal_timms_forward_on_the_same_weights(weights: dict[str, str]) -> None:
+    encoder = build_visual_encoder("mae", VisualOptions(weights=weights["mae"]))
+    plain = build_vit(TINY, pooling="cls").eval()
+    plain.load_state_dict(encoder_weights(load_checkpoint(Path(weights["mae"]))[0]))
+    some = faces(3, 32)
+    mean, std = (torch.tensor(HEADER["normalisation"][key]) for key in ("mean", "std"))
+    images = ((torch.from_numpy(some.images).float() / 255 - mean) / std).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        expected = plain(images)
+    assert torch.allclose(torch.from_numpy(encoder.encode(some)), expected, atol=1e-4)
+
+
+def test_missing_weights_are_exit_code_5(tmp_path: Path) -> None:
+    with pytest.raises(AbawError) as caught:
+        build_visual_encoder("mae", VisualOptions(weights=str(tmp_path / "none.safetensors")))
+    assert caught.value.code is ExitCode.MISSING
+
+
+def test_weights_of_another_kind_are_refused(weights: dict[str, str]) -> None:
+    with pytest.raises(AbawError, match='kind "static", not "mae"'):
+        build_visual_encoder("mae", VisualOptions(weights=weights["finetuned"]))
+
+
+def test_random_weights_must_be_written_out() -> None:
+    encoder = build_visual_encoder("mae", VisualOptions(weights="random"))
+    assert encoder.settings["weights"] == "random:vit_tiny_64"
+    with pytest.raises(AbawError, match="cannot be used"):
+        build_visual_encoder("finetuned", VisualOptions(weights="random"))
+
+
+def test_a_finetuned_model_keeps_its_own_pooling(weights: dict[str, str]) -> None:
+    with pytest.raises(AbawError, match='pooling = "cls" cannot be used'):
+        build_visual_encoder("finetuned", VisualOptions(weights=weights["finetuned"], pooling="cls"))
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(AbawError, match='unknown visual encoder "maee"'):
+        build_visual_encoder("maee", VisualOptions())

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from abaw.media.faces import Detections, DetectorOptions, build_detector, no_faces
+from abaw.media.following import CUT_LEVEL, MAX_FACES, MAX_STRIDE, follow_faces, prepare_frames, reduce_image
+from abaw.media.video import VideoFrame
+
+
+class DotDetector:
+    """Stands in for a detector: the face is the bright square of 20 pixels. Counts what it is asked."""
+
+    short_side_px = 120
+    follows = True
+
+    def __init__(self) -> None:
+        self.searches = 0
+        self.looks = 0
+
+    def detect(self, image: np.ndarray) -> Detections:
+        self.searches += 1
+        rows, cols = np.nonzero(image[..., 0] > 200)
+        if rows.size == 0:
+            return no_faces()
+        box = np.array([[cols.min(), rows.min(), cols.max() + 1, rows.max() + 1]], dtype=np.float32)
+        landmarks = np.repeat(box[:, None, :2] + 10, 5, axis=1)
+        return Detections(box, landmarks, np.array([0.99], dtype=np.float32))
+
+    def look_at(self, image: np.ndarray, boxes: np.ndarray) -> list[Detections]:
+        self.looks += 1
+        found = self.detect(image)
+        self.searches -= 1
+        near = len(found) and np.abs(found.boxes[0] - boxes[0]).max() < 10
+        return [found if near else no_faces() for _ in boxes]
+
+
+def frames(places: Sequence[int | None]) -> list[VideoFrame]:
+    """One frame per entry: a bright square at that x, or none."""
+    made = []
+    for row, x in enumerate(places):
+        image = np.full((120, 160, 3), 90, dtype=np.uint8)
+        if x is not None:
+            image[40:60, x : x + 20] = 255
+        made.append(VideoFrame(row, row / 25, image))
+    return made
+
+
+def follow(places, detector, **options):
+    return list(follow_faces(prepare_frames(frames(places), short_side_px=120), detector, **options))
+
+
+def test_a_moving_face_is_searched_once_and_followed_then():
+    detector = DotDetector()
+    found = follow(range(10, 34, 2), detector)
+    assert [int(face.faces.boxes[0, 0]) for face in found] == list(range(10, 34, 2))
+    assert (detector.searches, detector.looks) == (1, 11)
+
+
+def test_the_picture_is_searched_again_every_redetect_frames():
+    detector = DotDetector()
+    follow([50] * 12, detector, redetect=4)
+    assert detector.searches == 3
+
+
+def test_a_jump_loses_the_face_and_a_search_finds_it():
+    detector = DotDetector()
+    found = follow([10, 10, 120, 120], detector)
+    assert [int(face.faces.boxes[0, 0]) for face in found] == [10, 10, 120, 120]
+    assert detector.searches == 2
+
+
+def test_searches_become_rare_where_there_is_no_face():
+    detector = DotDetector()
+    found = follow([None] * 40, detector)
+    assert len(found) == 40
+    assert detector.searches == pytest.approx(4 + 36 / MAX_STRIDE, abs=1)
+
+
+def test_a_face_that_returns_is_followed_back_over_the_skipped_frames():
+    for absent in range(8, 14):  # wherever the search falls
+        found = follow([None] * absent + [50] * 10, DotDetector())
+        assert [len(face.faces) for face in found] == [0] * absent + [1] * 10
+
+
+def test_frames_come_out_once_and_in_order():
+    found = follow([None] * 9 + [50] * 5 + [None] * 10, DotDetector())
+    assert [face.frame.row for face in found] == list(range(24))
+
+
+def test_a_frame_without_a_picture_has_no_face_and_keeps_its_place():
+    given = frames([50] * 6)
+    given[2] = VideoFrame(2, 0.08, None)
+    found = list(follow_faces(prepare_frames(given, short_side_px=120), DotDetector()))
+    assert [len(face.faces) for face in found] == [1, 1, 0, 1, 1, 1]
+
+
+def test_a_cut_is_seen_and_searched():
+    detector = DotDetector()
+    given = frames([50] * 6)
+    for frame in given[3:]:
+        frame.image[:, 90:] += int(2.5 * CUT_LEVEL)  # nearly half of the picture
+    found = list(follow_faces(prepare_frames(given, short_side_px=120), detector))
+    assert [face.cut for face in found] == [False, False, False, True, False, False]
+    assert detector.searches == 2
+
+
+def test_faces_are_given_in_pixels_of_the_source():
+    frame = VideoFrame(0, 0.0, np.zeros((240, 320, 3), np.uint8))
+    frame.image[80:120, 100:140] = 255
+    (found,) = follow_faces(prepare_frames([frame], short_side_px=120), DotDetector())
+    assert found.faces.boxes[0] == pytest.approx([100, 80, 140, 120], abs=2)
+
+
+def test_small_pictures_are_not_enlarged():
+    image = np.zeros((50, 80, 3), np.uint8)
+    assert reduce_image(image, 120) is image
+    assert reduce_image(image, 25).shape == (25, 40, 3)
+
+
+def test_of_a_crowd_the_largest_faces_are_kept():
+    class Crowd(DotDetector):
+        def detect(self, image):
+            sides = np.arange(1, 21, dtype=np.float32)
+            boxes = np.stack([sides * 0, sides * 0, sides, sides], axis=1)
+            return Detections(boxes, np.zeros((20, 5, 2), np.float32), np.ones(20, np.float32))
+
+    (found,) = follow([None], Crowd())
+    assert found.faces.boxes[:, 2].tolist() == list(range(21 - MAX_FACES, 21))
+
+
+def test_following_agrees_with_searching_every_frame(face_pictures):
+    detector = build_detector("mtcnn", DetectorOptions())
+    given = [VideoFrame(row, row / 25, image) for row, image in enumerate(face_pictures)]
+    followed = list(follow_faces(prepare_frames(given, short_side_px=360), detector))
+    for face, picture in zip(followed, face_pictures, strict=True):
+        searched = detector.detect(picture)
+        side = searched.boxes[0, 2] - searched.boxes[0, 0]
+        assert np.abs(face.faces.landmarks[0] - searched.landmarks[0]).mean() < 0.05 * side
