@@ -59,6 +59,8 @@ TaskName = Annotated[str | None, typer.Option("--task", help="au, expr or va; de
 Encoder = Annotated[str | None, typer.Option("--encoder", help="A name of [encoders] or of the registry.")]
 DEFAULT_CONFIG = Path("data.toml")
 
+Options = dict[str, Any]
+
 
 def _load(config: Path, overrides: list[str] | None, *, device: str | None = None, verbose: bool, quiet: bool) -> Any:
     console.setup(verbose=verbose, quiet=quiet)
@@ -172,8 +174,8 @@ def extract_visual(
     cfg = _load(config, set_, device=device, verbose=verbose, quiet=quiet)
     from abaw.stages import extract_visual as stage
 
-    options = {"overwrite": overwrite, "limit": limit, "shard": shard, "strict": strict, "dry_run": dry_run}
-    _finish(stage.run(cfg, encoder=encoder, **options), json=json)
+    options: Options = {"limit": limit, "shard": shard, "strict": strict, "dry_run": dry_run}
+    _finish(stage.run(cfg, encoder=encoder, overwrite=overwrite, **options), json=json)
 
 
 @app.command("extract-audio")
@@ -198,8 +200,8 @@ def extract_audio(
     cfg = _load(config, set_, device=device, verbose=verbose, quiet=quiet)
     from abaw.stages import extract_audio as stage
 
-    options = {"overwrite": overwrite, "limit": limit, "shard": shard, "strict": strict, "dry_run": dry_run}
-    _finish(stage.run(cfg, encoder=encoder, **options), json=json)
+    options: Options = {"limit": limit, "shard": shard, "strict": strict, "dry_run": dry_run}
+    _finish(stage.run(cfg, encoder=encoder, overwrite=overwrite, **options), json=json)
 
 
 @app.command()
@@ -265,7 +267,7 @@ def submit(
     cfg = _load(config, set_, verbose=verbose, quiet=quiet)
     from abaw.stages import submit as stage
 
-    options = {"task": task, "edition": edition, "sample": sample, "predictions": predictions}
+    options: Options = {"task": task, "edition": edition, "sample": sample, "predictions": predictions}
     _finish(stage.run(cfg, overwrite=overwrite, **options), json=json)
 
 
@@ -289,7 +291,7 @@ def synth(
     console.setup(verbose=verbose, quiet=quiet)
     from abaw.stages import synth as stage
 
-    options = {"seed": seed, "portraits": portraits, "sheet": sheet, "workers": workers}
+    options: Options = {"seed": seed, "portraits": portraits, "sheet": sheet, "workers": workers}
     _finish(stage.run(out, videos=videos, seconds=seconds, **options), json=json)
 
 

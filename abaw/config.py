@@ -59,7 +59,6 @@ class RunConfig(Table):
     device: str = Field("auto", description="auto | cuda | cpu, also cuda:1")
     workers: NonNegativeInt = Field(0, description="processes that align or extract tracks; 0 = one per core")
     executor: Literal["local"] = Field("local", description="how tracks are spread over processes")
-    num_workers: NonNegativeInt = Field(0, description="processes that load batches; 0 = none extra")
     threads: NonNegativeInt = Field(0, description="threads of torch; 0 = one per core")
     accept_recipe_mismatch: bool = Field(False, description="go on where inputs were aligned another way")
 
@@ -175,7 +174,7 @@ class FuseConfig(Table):
     """Temporal model on cached features; [fuse.<task>] overrides it for a task."""
 
     task: str = Field("va", description="au | expr | va; the --task flag overrides it")
-    model: str = Field("netease", description="netease | gru | static")
+    model: str = Field("netease", description="netease | static | linear")
     name: str = Field("", description="name of the run; default the model's")
     visual: list[RelativePath] | None = Field(None, description="visual stores; [] = none; default by [extract_visual]")
     audio: list[RelativePath] | None = Field(None, description="audio stores; [] = none; default by [extract_audio]")

@@ -143,11 +143,11 @@ def _validate(content: Raw, *, root: Path, problems: list[str]) -> Config | None
         return Config.model_validate(merged, context={"root": root})
     except ValidationError as error:
         details = error.errors()
-        told = {tuple(detail["loc"]) for detail in details}
+        told = {tuple(map(str, detail["loc"])) for detail in details}
         for detail in details:
-            table, *rest = detail["loc"]
+            place = [str(part) for part in detail["loc"]]
             # A key of the table itself comes back in each task table merged over it: say it once.
-            if not (str(table).endswith("_tasks") and (str(table).removesuffix("_tasks"), *rest[1:]) in told):
+            if not (place[0].endswith("_tasks") and (place[0].removesuffix("_tasks"), *place[2:]) in told):
                 problems.append(_describe(detail))
         return None
 

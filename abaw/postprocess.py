@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import uniform_filter1d
 
 from abaw.errors import AbawError
 
@@ -35,6 +34,8 @@ def smooth(scores: np.ndarray, half_width: int) -> np.ndarray:
     """Centred box filter over rows of scores [T, L]; at the ends the window shrinks to the rows that exist."""
     if half_width == 0 or len(scores) == 0:
         return scores
+    from scipy.ndimage import uniform_filter1d  # a third of a second that most commands do not need
+
     size = 2 * half_width + 1
     sums = uniform_filter1d(scores.astype(np.float64), size, axis=0, mode="constant")
     counts = uniform_filter1d(np.ones(len(scores)), size, mode="constant")

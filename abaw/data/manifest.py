@@ -80,11 +80,12 @@ class Manifest(Sequence[Track]):
             for track_id in _listed(path, task):
                 _add(splits, track_id, task, "test", path)
         media = _media(data)
-        taken = {split_side(track_id)[0] for track_id in splits} | set(splits)
+        taken = {split_side(track_id)[0] for track_id in splits if data.kind == "videos"} | set(splits)
         for stem in media:
             if stem not in taken:
                 splits[stem] = {}
-        return cls([_track(track_id, own, media) for track_id, own in splits.items()])
+        shared = data.kind == "videos"  # two people share a video, but each has crops of their own
+        return cls([_track(track_id, own, media, shared=shared) for track_id, own in splits.items()])
 
     def __len__(self) -> int:
         return len(self._tracks)
@@ -108,10 +109,10 @@ class Manifest(Sequence[Track]):
         ]
 
 
-def _track(track_id: str, splits: dict[str, str], media: dict[str, Path]) -> Track:
+def _track(track_id: str, splits: dict[str, str], media: dict[str, Path], *, shared: bool) -> Track:
     base, side = split_side(track_id)
-    if track_id in media:  # a video of that very name: the suffix is part of it
-        return Track(track_id, media[track_id], splits, None)
+    if track_id in media or not shared:  # a recording of that very name: the suffix is part of it
+        return Track(track_id, media.get(track_id), splits, None)
     return Track(track_id, media.get(base), splits, side)
 
 

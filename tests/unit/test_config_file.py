@@ -60,9 +60,7 @@ def test_set_reaches_one_task(tmp_path):
 
 
 def test_a_flag_stands_over_set_and_none_means_not_given(tmp_path):
-    cfg = load(
-        tmp_path, overrides=["run.device=cuda", "run.seed=3"], flags={"run": {"device": "cpu", "seed": None}}
-    )
+    cfg = load(tmp_path, overrides=["run.device=cuda", "run.seed=3"], flags={"run": {"device": "cpu", "seed": None}})
     assert (cfg.run.device, cfg.run.seed) == ("cpu", 3)
 
 

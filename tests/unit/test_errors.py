@@ -23,7 +23,7 @@ def test_choose_returns_the_entry():
 
 def test_choose_names_the_closest_and_all_entries():
     with pytest.raises(AbawError) as caught:
-        choose({"netease": 1, "gru": 2}, "neteas", what="fusion model", where="fuse.model")
+        choose({"netease": 1, "static": 2}, "neteas", what="fusion model", where="fuse.model")
     assert caught.value.what == 'unknown fusion model "neteas"'
-    assert caught.value.fix == 'did you mean "netease"? choose one of: netease, gru'
+    assert caught.value.fix == 'did you mean "netease"? choose one of: netease, static'
     assert caught.value.code is ExitCode.CONFIG

@@ -45,6 +45,18 @@ def test_a_video_of_that_very_name_has_no_side(tmp_path):
     assert manifest(tmp_path)[0].side is None
 
 
+def test_crops_of_one_person_are_never_anothers(tmp_path):
+    make_tree(tmp_path, "crops/v/00001.jpg", "crops/v_right/00001.jpg", "VA/Train_Set/v_left.txt")
+    tracks = Manifest.from_config(
+        DataConfig(kind="crops", crops=tmp_path / "crops", annotations={"va": tmp_path / "VA"})
+    )
+    assert [(t.track_id, t.video and t.video.name) for t in tracks] == [
+        ("v", "v"),
+        ("v_left", None),
+        ("v_right", "v_right"),
+    ]
+
+
 def test_splits_are_per_task(tmp_path):
     make_tree(tmp_path, "videos/v.mp4", "VA/Train_Set/v.txt", "EX/Validation_Set/v.txt")
     tracks = manifest(tmp_path, annotations={"va": tmp_path / "VA", "expr": tmp_path / "EX"})

@@ -1,0 +1,180 @@
+"""Face crops of a faces store as images: decoding, resizing to a model's size, and tables of frames.
+
+Knows nothing of labels' file layouts, of models or of training order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from abaw.errors import AbawError
+from abaw.store import FeatureStore
+
+RESIZE = "bicubic"  # recorded wherever a model's input is described
+CACHE_BYTES = 2 << 30
+READ_ROWS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRef:
+    """Some rows of one track of a store."""
+
+    store: FeatureStore
+    track_id: str
+    rows: np.ndarray  # int64 [n], increasing
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def spread(rows: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of the rows, evenly spread; all of them when count is 0."""
+    if not count or len(rows) <= count:
+        return rows
+    return rows[(np.arange(count) * len(rows)) // count]
+
+
+def read_faces(
+    store: FeatureStore, track_id: str, rows: np.ndarray, size: int, *, offsets: np.ndarray | None = None
+) -> np.ndarray:
+    """Faces of the given increasing rows, RGB uint8 [n, size, size, 3].
+
+    `offsets`: the track's offsets, where the caller has read them already. Raises AbawError for an empty, corrupt or
+    non-square image, naming track and row.
+    """
+    images = np.empty((len(rows), size, size, 3), np.uint8)
+    if len(rows) == 0:
+        return images
+    if offsets is None:
+        offsets = store.read(track_id, "offsets")
+    for start in range(0, len(rows), READ_ROWS):
+        part = rows[start : start + READ_ROWS]
+        first, last = int(offsets[part[0]]), int(offsets[part[-1] + 1])
+        span = store.read(track_id, "jpeg", slice(first, last))
+        cuts = [(int(offsets[row]) - first, int(offsets[row + 1]) - first) for row in part]
+        faces = [
+            _decode(span[begin:end], store, track_id, int(row)) for (begin, end), row in zip(cuts, part, strict=True)
+        ]
+        images[start : start + READ_ROWS] = resize(faces, size)
+    return images
+
+
+def _decode(jpeg: np.ndarray, store: FeatureStore, track_id: str, row: int) -> np.ndarray:
+    image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR) if len(jpeg) else None
+    if image is None:
+        raise AbawError(
+            f"face of track {track_id}, row {row} is {'not a readable JPEG' if len(jpeg) else 'empty'}",
+            where=str(store.track_path(track_id)),
+            fix=f"delete {store.track_path(track_id)} and run `abaw align` again",
+        )
+    if image.shape[0] != image.shape[1]:
+        raise AbawError(
+            f"face of track {track_id}, row {row} is {image.shape[1]}x{image.shape[0]}, not square",
+            where=str(store.track_path(track_id)),
+            fix="align to square crops: run `abaw align` on the videos",
+        )
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def resize(faces: Sequence[np.ndarray], size: int) -> np.ndarray:
+    """Square RGB images of any sizes -> uint8 [n, size, size, 3], antialiased bicubic."""
+    resized = np.empty((len(faces), size, size, 3), np.uint8)
+    for side in sorted({face.shape[0] for face in faces}):
+        chosen = [number for number, face in enumerate(faces) if face.shape[0] == side]
+        batch = np.stack([faces[number] for number in chosen])
+        if side != size:
+            tensor = torch.from_numpy(batch).permute(0, 3, 1, 2)  # channels-last memory: the fast path
+            tensor = F.interpolate(tensor, (size, size), mode="bicubic", antialias=True)
+            batch = tensor.permute(0, 2, 3, 1).numpy()
+        resized[chosen] = batch
+    return resized
+
+
+@dataclass
+class FrameTable:
+    """Frames of many tracks under one running index, decoded at one size.
+
+    Decoded frames are kept in memory when all of them fit into `cache_bytes`. Index i belongs to the i-th row of the
+    concatenated `refs`.
+    """
+
+    refs: Sequence[FrameRef]
+    size: int
+    cache_bytes: int = CACHE_BYTES
+    _starts: np.ndarray = field(init=False)
+    _cache: np.ndarray | None = field(init=False, default=None)
+    _filled: set[int] = field(init=False, default_factory=set)
+    _offsets: dict[int, np.ndarray] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._starts = np.concatenate([[0], np.cumsum([len(ref) for ref in self.refs])]).astype(np.int64)
+        if len(self) * self.size * self.size * 3 <= self.cache_bytes:
+            self._cache = np.empty((len(self), self.size, self.size, 3), np.uint8)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def place(self, index: int) -> tuple[FrameRef, int]:
+        """Track and row of a frame."""
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        ref = self.refs[number]
+        return ref, int(ref.rows[index - self._starts[number]])
+
+    def name(self, index: int) -> str:
+        """Track and row of a frame, for messages."""
+        ref, row = self.place(index)
+        return f"{ref.track_id}:{row}"
+
+    def images(self, indices: np.ndarray) -> np.ndarray:
+        """RGB uint8 [n, size, size, 3] of frames in the given order."""
+        numbers = np.searchsorted(self._starts, indices, side="right") - 1
+        if self._cache is not None:
+            for number in np.unique(numbers):
+                self._fill(int(number))
+            return self._cache[indices]
+        images = np.empty((len(indices), self.size, self.size, 3), np.uint8)
+        for place, (index, number) in enumerate(zip(indices, numbers, strict=True)):
+            ref = self.refs[number]
+            row = ref.rows[index - self._starts[number]]
+            offsets = self._offsets.get(int(number))
+            if offsets is None:
+                offsets = self._offsets[int(number)] = ref.store.read(ref.track_id, "offsets")
+            images[place] = read_faces(ref.store, ref.track_id, np.array([row]), self.size, offsets=offsets)[0]
+        return images
+
+    def _fill(self, number: int) -> None:
+        """Decode a whole track into the cache: rows of one track lie together, and all are wanted in the end."""
+        if self._cache is not None and number not in self._filled:
+            ref, start = self.refs[number], self._starts[number]
+            self._cache[start : start + len(ref)] = read_faces(ref.store, ref.track_id, ref.rows, self.size)
+            self._filled.add(number)
+
+    def in_order(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Indices [batch_size] and images of all frames once; the last batch is padded with its last frame.
+
+        The caller cuts what lies past the end. Every batch has one shape, so a frame's result does not depend on
+        how many others there are.
+        """
+        for start in range(0, len(self), batch_size):
+            indices = np.minimum(np.arange(start, start + batch_size), len(self) - 1)
+            yield indices, self.images(indices)
+
+
+def measure_normalisation(table: FrameTable, *, limit: int = 2000) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel, in [0, 1], over at most `limit` evenly spread frames."""
+    indices = spread(np.arange(len(table)), limit)
+    total, squares, pixels = np.zeros(3), np.zeros(3), 0
+    for start in range(0, len(indices), 256):
+        values = table.images(indices[start : start + 256]).reshape(-1, 3).astype(np.float64) / 255
+        total += values.sum(0)
+        squares += (values**2).sum(0)
+        pixels += len(values)
+    mean = total / pixels
+    deviation = np.sqrt(np.maximum(squares / pixels - mean**2, 1e-6))
+    return [round(float(v), 5) for v in mean], [round(float(v), 5) for v in deviation]

@@ -1,0 +1,120 @@
+"""Problem -> masked loss. An unlabelled element never enters a loss, whatever its target holds.
+
+Shapes: logits [..., L], targets [..., target_dim], mask like targets; leading axes are flattened. A batch without a
+single label gives a zero that is connected to the logits, so that `backward` runs and gradients are zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from abaw.tasks import Head, Problem
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """How a head's loss is weighted; every field has a meaning for one problem only.
+
+    `weight`: per unit or class; `positive_weight`: multiplies the positive term of a unit (multi-label); `reduce`:
+    "sum" or "mean" of 1 - CCC over dimensions; `mse`: share of a squared error added to it; `smoothing`: label
+    smoothing (classes).
+    """
+
+    weight: Sequence[float] | None = None
+    positive_weight: Sequence[float] | None = None
+    reduce: str = "mean"
+    mse: float = 0.0
+    smoothing: float = 0.0
+
+
+def task_loss(
+    heads: Sequence[Head],
+    logits: Mapping[str, Tensor],
+    targets: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    settings: Mapping[str, LossSettings] | None = None,
+    head_weights: Mapping[str, float] | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Weighted sum over heads, and the detached part of each."""
+    parts: dict[str, Tensor] = {}
+    total: Tensor | None = None
+    for head in heads:
+        own = (settings or {}).get(head.name, LossSettings())
+        part = head_loss(head, logits[head.name], targets[head.name], masks[head.name], own)
+        parts[head.name] = part.detach()
+        part = part * (head_weights or {}).get(head.name, 1.0)
+        total = part if total is None else total + part
+    if total is None:
+        message = "a task needs at least one head"
+        raise ValueError(message)
+    return total, parts
+
+
+def head_loss(head: Head, logits: Tensor, targets: Tensor, mask: Tensor, settings: LossSettings) -> Tensor:
+    """Masked loss of one head; computed in float32 whatever the autocast type."""
+    logits = logits.reshape(-1, logits.shape[-1]).float()
+    mask = mask.reshape(len(logits), -1).bool()
+    targets = torch.where(mask, targets.reshape(len(logits), -1).float(), torch.zeros((), device=mask.device))
+    if head.problem is Problem.MULTILABEL:
+        return _binary(logits, targets, mask, settings)
+    if head.problem is Problem.MULTICLASS:
+        return _classes(logits, targets[:, 0].long(), mask[:, 0], settings)
+    return _concordance(logits, targets, mask, settings)
+
+
+def _binary(logits: Tensor, targets: Tensor, mask: Tensor, settings: LossSettings) -> Tensor:
+    loss = F.binary_cross_entropy_with_logits(
+        logits,
+        targets,
+        weight=_vector(settings.weight, logits),
+        pos_weight=_vector(settings.positive_weight, logits),
+        reduction="none",
+    )
+    return _mean(loss, mask)
+
+
+def _classes(logits: Tensor, targets: Tensor, mask: Tensor, settings: LossSettings) -> Tensor:
+    """Cross-entropy; with class weights the mean is weighted, as `torch.nn.CrossEntropyLoss` defines it."""
+    weight = _vector(settings.weight, logits)
+    loss = F.cross_entropy(logits, targets, weight=weight, reduction="none", label_smoothing=settings.smoothing)
+    shares = mask.float() if weight is None else mask * weight[targets]
+    return (loss * mask).sum() / shares.sum().clamp(min=1e-8)
+
+
+def _concordance(logits: Tensor, targets: Tensor, mask: Tensor, settings: LossSettings) -> Tensor:
+    values = logits.clamp(-1, 1)
+    columns = [1 - ccc(values[:, k], targets[:, k], mask[:, k]) for k in range(values.shape[1])]
+    labelled = mask.any(0)
+    loss = torch.where(labelled, torch.stack(columns), torch.zeros_like(columns[0]))
+    total = loss.sum() if settings.reduce == "sum" else loss.sum() / labelled.sum().clamp(min=1)
+    if settings.mse:
+        # On the raw outputs: a clamped value has no gradient, and this term brings it back into range.
+        total = total + settings.mse * _mean((logits - targets) ** 2, mask)
+    return total + (logits * 0).sum()
+
+
+def ccc(values: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    """Concordance correlation of the masked elements of two vectors [N]; population moments.
+
+    Lin 1989: 2 cov / (var + var + (difference of means)^2). A small constant keeps the gradient finite where both
+    are constant.
+    """
+    share = mask.float() / mask.sum().clamp(min=1)
+    mean_v, mean_t = (values * share).sum(), (targets * share).sum()
+    dev_v, dev_t = values - mean_v, targets - mean_t
+    covariance = (dev_v * dev_t * share).sum()
+    spread = (dev_v**2 * share).sum() + (dev_t**2 * share).sum() + (mean_v - mean_t) ** 2
+    return 2 * covariance / (spread + 1e-8)
+
+
+def _mean(loss: Tensor, mask: Tensor) -> Tensor:
+    return (loss * mask).sum() / mask.sum().clamp(min=1)
+
+
+def _vector(weights: Sequence[float] | None, like: Tensor) -> Tensor | None:
+    return None if weights is None else torch.as_tensor(list(weights), dtype=like.dtype, device=like.device)

@@ -1,0 +1,81 @@
+"""Which device, precision and share of a group of processes a computation gets; each resolved in one place."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from abaw.errors import AbawError, ExitCode
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def resolve_device(name: str) -> torch.device:
+    """Device for "auto", "cpu", "cuda" or "cuda:1"; "auto" takes CUDA where there is one.
+
+    Raises AbawError (missing) when CUDA, or a CUDA device of that number, is asked for and not there.
+    """
+    kind, _, number = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (number and not (kind == "cuda" and number.isdigit())):
+        raise AbawError(
+            f'unknown device "{name}"',
+            where="run.device or --device",
+            fix="choose one of: auto, cpu, cuda, cuda:<number>",
+            code=ExitCode.CONFIG,
+        )
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "cpu" or (kind == "auto" and count == 0):
+        return torch.device("cpu")
+    wanted = int(number) if number else rank_and_world()[0] % max(count, 1)
+    if wanted >= count:
+        raise AbawError(
+            f'device "{name}" is not available ({count} CUDA devices found)',
+            where="run.device or --device",
+            fix='use --device cpu, or "auto" to take whatever is there',
+            code=ExitCode.MISSING,
+        )
+    return torch.device("cuda", wanted)
+
+
+def resolve_precision(name: str, device: torch.device, *, key: str = "precision") -> str:
+    """ "fp32" or "bf16"; "auto" takes bf16 where the hardware multiplies it natively."""
+    if name not in PRECISIONS:
+        raise AbawError(
+            f'unknown precision "{name}"',
+            where=key,
+            fix=f"choose one of: {', '.join(PRECISIONS)}",
+            code=ExitCode.CONFIG,
+        )
+    if name != "auto":
+        return name
+    return "bf16" if _has_native_bf16(device) else "fp32"
+
+
+def _has_native_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Private in torch, hence guarded: without them the answer is the safe one.
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Context in which matrix products run in the given precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def use_threads(count: int) -> int:
+    """Give torch `count` threads (0 = all cores this process may use); returns the number in use."""
+    if rank_and_world()[1] == 1 and not os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(count or len(os.sched_getaffinity(0)))
+    elif count:
+        torch.set_num_threads(count)
+    return torch.get_num_threads()
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Number of this process and of all processes that train together; (0, 1) for a single one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1

@@ -1,0 +1,173 @@
+"""The folder of a run: what went in, how it was set up, and how far it came (docs/formats.md).
+
+A run is continued only with the settings and inputs it was started with, and skipped when it is done. Knows nothing
+of models or losses.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from abaw import __version__
+from abaw.errors import AbawError
+from abaw.provenance import differences
+
+FORMAT_VERSION = 1
+REPORTED_PACKAGES = ("torch", "timm", "numpy", "safetensors", "h5py")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """An opened run folder; make one with `start`."""
+
+    path: Path
+
+    @classmethod
+    def start(
+        cls,
+        path: Path,
+        *,
+        stage: str,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, Any],
+        facts: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> RunFolder:
+        """Begin a run, or take up the one that is there.
+
+        `settings` (config.json) and `inputs` (run.json: paths with hashes or fingerprints) must equal the recorded
+        ones, else AbawError names the difference; `overwrite` starts afresh. `facts` (device, precision, provenance)
+        are recorded when the run begins and not compared.
+        """
+        if overwrite and path.exists():
+            _discard(path)
+        run = cls(path)
+        wanted = {"settings": _plain(settings), "inputs": _plain(inputs)}
+        if run.is_done or run.resume_path.exists():
+            run._require_same(wanted)
+            return run
+        path.mkdir(parents=True, exist_ok=True)
+        write_json(path / "config.json", wanted["settings"])
+        record = {"format_version": FORMAT_VERSION, "stage": stage, "inputs": wanted["inputs"]}
+        record |= {"versions": versions(), "host": platform.node(), **_plain(facts or {})}
+        write_json(path / "run.json", record)
+        return run
+
+    def _require_same(self, wanted: dict[str, Any]) -> None:
+        recorded = {"settings": self._read("config.json"), "inputs": self._read("run.json").get("inputs", {})}
+        changed = differences(recorded, wanted)
+        if changed:
+            raise AbawError(
+                f"run {self.path.name} was made with other settings: {'; '.join(changed)}",
+                where=str(self.path),
+                fix="go back to the recorded settings, give the run another name, or pass --overwrite to redo it",
+            )
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            content = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise AbawError(
+                f"{name} of run {self.path.name} cannot be read ({error})",
+                where=str(self.path / name),
+                fix="pass --overwrite to redo the run, or give it another name",
+            ) from error
+        return content if isinstance(content, dict) else {}
+
+    # -- progress --------------------------------------------------------------------------------------------------
+    @property
+    def is_done(self) -> bool:
+        return (self.path / "done").is_file()
+
+    @property
+    def best_path(self) -> Path:
+        return self.path / "best.safetensors"
+
+    @property
+    def resume_path(self) -> Path:
+        return self.path / "resume.pt"
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def record(self) -> dict[str, Any]:
+        """Content of run.json."""
+        return self._read("run.json")
+
+    def result(self) -> dict[str, Any]:
+        """What `finish` recorded; AbawError when the run is not done."""
+        return self._read("done")
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Mark the run as done."""
+        write_json(self.path / "done", _plain(result))
+
+    def append_metrics(self, line: Mapping[str, Any]) -> int:
+        """Add a line to metrics.jsonl; returns the file's new length in bytes."""
+        with self.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            return file.tell()
+
+    def cut_metrics(self, length: int) -> None:
+        """Drop the lines written after a checkpoint, which the resumed run writes again."""
+        if self.metrics_path.exists():
+            os.truncate(self.metrics_path, min(length, self.metrics_path.stat().st_size))
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, Python and the packages that decide a result."""
+    found = {"abaw": __version__, "python": platform.python_version()}
+    for package in REPORTED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Publish a JSON file at once."""
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    publish(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def publish(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a temporary file, bring it to disk, and put it in place at once."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        write(temporary)
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+    except OSError as error:
+        raise AbawError(
+            f"{path.name} could not be written: {error}",
+            where=str(path.parent),
+            fix="free disk space or choose a writable folder, then run the same command again",
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The same through JSON, so that tuples and paths compare equal to what is read back."""
+    return json.loads(json.dumps(dict(content), default=str))
+
+
+def _discard(path: Path) -> None:
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.old")
+    path.rename(aside)
+    shutil.rmtree(aside)

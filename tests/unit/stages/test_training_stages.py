@@ -1,0 +1,168 @@
+"""pretrain, finetune and extract-visual on a small store of pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from abaw.checkpoint import read_header
+from abaw.config import Config
+from abaw.config_file import load_config
+from abaw.errors import AbawError, ExitCode
+from abaw.stages import extract_visual, finetune, pretrain
+from abaw.store import FeatureStore
+from tests.unit.faces_store import make_faces, picture
+
+TOML = """
+[data]
+videos = "videos"
+annotations = { va = "va" }
+test = { va = "test.txt" }
+[run]
+threads = 1
+[pretrain]
+steps = 4
+batch_size = 4
+checkpoint_every = 2
+[finetune]
+steps = 4
+batch_size = 4
+validate_every = 2
+[extract_visual]
+encoders = ["mae", "landmarks", "static"]
+[encoders.static]
+encoder = "finetuned"
+weights = "runs/finetune-va-vit_tiny_64"
+batch_size = 4
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    rows = {name: [picture(10 * k + row) for row in range(6)] for k, name in enumerate(["t1", "t2", "v1", "x1"])}
+    rows["v1"][2] = None
+    make_faces(tmp_path / "features" / "faces", rows)
+    for split, names in (("Train_Set", ["t1", "t2"]), ("Validation_Set", ["v1"])):
+        (tmp_path / "va" / split).mkdir(parents=True)
+        for name in names:
+            values = "".join(f"{0.1 * row:.2f},{-0.1 * row:.2f}\n" for row in range(6))
+            (tmp_path / "va" / split / f"{name}.txt").write_text("valence,arousal\n" + values)
+    (tmp_path / "test.txt").write_text("x1\n")
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "data.toml").write_text(TOML)
+    return tmp_path
+
+
+def config(root: Path, *overrides: str) -> Config:
+    return load_config(root / "data.toml", overrides=overrides)
+
+
+def test_the_three_stages_meet_on_disk(root: Path) -> None:
+    cfg = config(root)
+    assert not pretrain.run(cfg).data["skipped"]
+    header = read_header(root / "runs/pretrain-vit_tiny_64/best.safetensors")
+    assert (header["kind"], header["pooling"]) == ("mae", "cls")
+    assert header["trained_on"][0]["labels"] == "none"
+    assert finetune.run(cfg, task="va").data["predicted_tracks"] == 2
+    header = read_header(root / "runs/finetune-va-vit_tiny_64/best.safetensors")
+    assert header["label_order"] == {"va": ["valence", "arousal"]}
+    assert {record["labels"] for record in header["trained_on"]} == {"none", "va"}
+    assert not extract_visual.run(cfg).failed
+    for name, width in (("mae", 192), ("static", 192), ("landmarks", 14)):
+        store = FeatureStore.open(root / f"features/visual-{name}", kind="visual")
+        assert store.read("v1", "features").shape == (6, width)
+        assert store.valid("v1").tolist() == [True, True, False, True, True, True]
+        assert not store.read("v1", "features")[2].any()
+    assert len(FeatureStore.open(root / "features/visual-static").header.trained_on) == 2
+
+
+def test_done_runs_are_skipped_and_other_settings_refused(root: Path) -> None:
+    pretrain.run(config(root))
+    assert pretrain.run(config(root)).data["skipped"]
+    with pytest.raises(AbawError, match="settings.base_lr"):
+        pretrain.run(config(root, "pretrain.base_lr=1.0"))
+    assert not pretrain.run(config(root, "pretrain.base_lr=1e-3"), overwrite=True).data["skipped"]
+
+
+def test_validation_and_test_faces_are_left_out_of_pretraining(root: Path) -> None:
+    assert pretrain.run(config(root)).data["images"] == 12
+    assert pretrain.run(config(root, "pretrain.tracks=all", "pretrain.name=all")).data["images"] == 23
+
+
+def test_pretraining_starts_from_other_weights_when_told(root: Path) -> None:
+    pretrain.run(config(root))
+    cfg = config(root, "pretrain.name=more", "pretrain.init_from=runs/pretrain-vit_tiny_64")
+    assert pretrain.run(cfg).data["first_loss"] > 0
+    with pytest.raises(AbawError, match="there is no weights file"):
+        pretrain.run(config(root, "pretrain.name=none", "pretrain.init_from=nowhere"))
+
+
+def test_several_sources_are_drawn_by_weight_and_need_no_labelled_data(root: Path) -> None:
+    make_faces(root / "more", {"m": [picture(row) for row in range(5)]})
+    (root / "data.toml").write_text(TOML.split("[run]")[1].join(["[run]", ""]))
+    both = 'pretrain.sources=[{store="features/faces"}, {store="more", weight=3.0}]'
+    assert pretrain.run(config(root, both)).data["images"] == 23 + 5
+    make_faces(root / "empty", {"e": [None, None]})
+    with pytest.raises(AbawError, match="holds no face to pretrain on"):
+        pretrain.run(config(root, 'pretrain.sources=[{store="empty"}]'))
+
+
+def test_finetuning_needs_weights_unless_random_is_written_out(root: Path) -> None:
+    with pytest.raises(AbawError, match="no weights to start from") as caught:
+        finetune.run(config(root), task="va")
+    assert caught.value.code is ExitCode.MISSING
+    assert finetune.run(config(root, "finetune.init_from=none"), task="va").data["best_step"] > 0
+
+
+def test_weights_of_faces_aligned_another_way_are_refused(root: Path) -> None:
+    pretrain.run(config(root))
+    make_faces(root / "other", {name: [picture(row) for row in range(6)] for name in ("t1", "v1")}, recipe="b")
+    with pytest.raises(AbawError, match="aligned another way"):
+        finetune.run(config(root, "finetune.faces=other"), task="va")
+    with pytest.raises(AbawError, match="aligned another way"):
+        extract_visual.run(config(root, "extract_visual.faces=other"), encoder="mae")
+
+
+def test_a_dry_run_writes_nothing(root: Path) -> None:
+    pretrain.run(config(root), dry_run=True)
+    finetune.run(config(root, "finetune.init_from=none"), task="va", dry_run=True)
+    extract_visual.run(config(root), encoder="landmarks", dry_run=True)
+    assert not (root / "runs").exists()
+    assert [path.name for path in (root / "features").iterdir()] == ["faces"]
+
+
+def test_a_split_without_labelled_faces_is_named(root: Path) -> None:
+    for path in (root / "va" / "Validation_Set").iterdir():
+        path.write_text("valence,arousal\n" + "-5,-5\n" * 6)
+    with pytest.raises(AbawError, match="no labelled face for task va, split val"):
+        finetune.run(config(root, "finetune.init_from=none"), task="va")
+
+
+def test_features_do_not_depend_on_batches_or_interruption(root: Path) -> None:
+    pretrain.run(config(root))
+    extract_visual.run(config(root), encoder="mae", limit=2)
+    extract_visual.run(config(root), encoder="mae")
+    whole = {path.name: path.read_bytes() for path in (root / "features/visual-mae").glob("*.h5")}
+    extract_visual.run(config(root), encoder="mae", overwrite=True)
+    assert whole == {path.name: path.read_bytes() for path in (root / "features/visual-mae").glob("*.h5")}
+
+
+def test_a_corrupt_face_fails_its_track_alone(root: Path) -> None:
+    faces = [picture(row) for row in range(3)]
+    make_faces(root / "bad", {"t1": faces, "t2": [faces[0], b"junk", faces[2]], "v1": faces})
+    summary = extract_visual.run(
+        config(root, "extract_visual.faces=bad", "encoders.mae.encoder=mae", "encoders.mae.weights=random"),
+        encoder="mae",
+    )
+    assert [failure.track_id for failure in summary.failed] == ["t2"]
+    assert "row 1 is not a readable JPEG" in summary.failed[0].message
+    assert FeatureStore.open(root / "features/visual-mae").track_ids() == ["t1", "v1"]
+
+
+def test_scores_of_a_run_are_probabilities_or_values_and_invalid_rows_zero(root: Path) -> None:
+    finetune.run(config(root, "finetune.init_from=none"), task="va")
+    store = FeatureStore.open(root / "predictions/finetune-va-vit_tiny_64", kind="predictions")
+    scores = store.read("v1", "scores/va")
+    assert store.track_ids() == ["v1", "x1"]
+    assert np.abs(scores).max() <= 1
+    assert not scores[2].any()

@@ -1,0 +1,53 @@
+"""Learning-rate curve and parameter groups, against numbers worked out by hand."""
+
+import pytest
+
+from abaw.models.static import StaticModel
+from abaw.models.vit import VitPreset
+from abaw.tasks import TASKS
+from abaw.training.optim import half_cosine, layer_of, parameter_groups, scaled_lr
+
+TINY = VitPreset(32, 8, 32, 2, 2, "conv", 16, 1, 2)
+
+
+def test_base_rates_are_for_256_samples() -> None:
+    assert scaled_lr(1.5e-4, 512) == pytest.approx(3e-4)
+
+
+def test_warm_up_then_half_a_cosine() -> None:
+    factor = half_cosine(104, warmup=4)
+    assert [factor(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert factor(4 + 50) == pytest.approx(0.5)
+    assert factor(104) == pytest.approx(0.0)
+    assert half_cosine(100, floor=0.1)(100) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [("cls_token", 0), ("pos_embed", 0), ("patch_embed.convs.0.weight", 0), ("blocks.0.norm1.bias", 1)]
+    + [("blocks.11.mlp.fc1.weight", 12), ("fc_norm.weight", 13), ("heads.va.weight", 13)],
+)
+def test_layers_count_from_the_stem_to_the_head(name: str, layer: int) -> None:
+    assert layer_of(name, 12) == layer
+
+
+def test_rates_fall_by_the_decay_per_layer_and_vectors_are_not_decayed() -> None:
+    model = StaticModel(TINY, TASKS["va"])
+    groups = parameter_groups(model, lr=1.0, weight_decay=0.05, layer_decay=0.5, depth=2)
+    assert sorted({group["lr"] for group in groups}) == [0.125, 0.25, 0.5, 1.0]
+    where = {id(p): group for group in groups for p in group["params"]}
+    named = dict(model.named_parameters())
+    assert set(where) == {id(p) for p in named.values()}
+    assert where[id(named["heads.va.weight"])]["lr"] == 1.0
+    assert where[id(named["blocks.0.attn.qkv.weight"])] | {"params": 0} == {
+        "lr": 0.25,
+        "weight_decay": 0.05,
+        "params": 0,
+    }
+    for name in ("pos_embed", "cls_token", "heads.va.bias", "blocks.1.norm1.weight"):
+        assert where[id(named[name])]["weight_decay"] == 0
+
+
+def test_without_decay_there_is_one_rate() -> None:
+    groups = parameter_groups(StaticModel(TINY, TASKS["va"]), lr=0.3, weight_decay=0.0)
+    assert {group["lr"] for group in groups} == {0.3}
