@@ -80,7 +80,7 @@ submit: $(VENV)/.ready
 
 # -- quality -----------------------------------------------------------------------------------------------------------
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest $(if $(REAL),--real-data $(REAL))
+	$(BIN)/python -m pytest $(if $(REAL),--real-data=$(REAL))
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check abaw bench tests

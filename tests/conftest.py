@@ -16,7 +16,7 @@ def real_data(request: pytest.FixtureRequest) -> Path:
     """Folder of the real recordings; the test skips, saying why, where none is given."""
     given = request.config.getoption("--real-data")
     if given is None:
-        pytest.skip("no real recordings: pass --real-data DIR (make test REAL=DIR)")
+        pytest.skip("no real recordings: pass --real-data=DIR (make test REAL=DIR)")
     path = Path(given).resolve()
     if not (path / "videos").is_dir():
         pytest.fail(f"--real-data {path} has no folder videos/")

@@ -1,0 +1,124 @@
+"""What is documented is what there is: commands, configuration keys, formats."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+from pydantic_core import PydanticUndefined
+
+from abaw import config
+from abaw.cli import app
+from abaw.config_file import load_config
+from abaw.presets import PRESETS
+from abaw.store import Reason
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "data.example.toml"
+COMMANDS = typer.main.get_command(app).commands
+TABLES = {
+    name: type(field.default)
+    for name, field in config.Config.model_fields.items()
+    if isinstance(field.default, config.Table)
+} | {"encoders": config.EncoderConfig, "pretrain.sources": config.PretrainSource}
+
+FLAGS = {
+    "align": "config device dry_run json limit overwrite quiet set_ shard strict verbose",
+    "pretrain": "config device dry_run json overwrite quiet set_ verbose",
+    "finetune": "config device dry_run json overwrite quiet set_ task verbose",
+    "extract-visual": "config device dry_run encoder json limit overwrite quiet set_ shard strict verbose",
+    "extract-audio": "config device dry_run encoder json limit overwrite quiet set_ shard strict verbose",
+    "fuse": "config device dry_run json overwrite quiet set_ task verbose",
+    "evaluate": "config json predictions quiet raw set_ split verbose",
+    "submit": "config edition json overwrite predictions quiet sample set_ task verbose",
+    "synth": "json out portraits quiet seconds seed sheet verbose videos workers",
+    "inspect": "json path quiet verbose verify",
+}
+
+
+def test_the_commands_page_is_current():
+    render = runpy.run_path(str(ROOT / "docs/reference.py"))["render"]
+    assert (ROOT / "docs/commands.md").read_text() == render(), "run `make docs`"
+
+
+def test_flags_are_frozen():
+    found = {name: " ".join(sorted(p.name for p in command.params)) for name, command in COMMANDS.items()}
+    assert found == FLAGS, "new knobs go into the configuration, not into flags"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_and_an_example(name):
+    assert f"Example: abaw {name}" in COMMANDS[name].help
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_readme_names_every_command(name):
+    assert f"`{name}`" in (ROOT / "README.md").read_text()
+
+
+def example_keys() -> dict[str, set[str]]:
+    """Keys of each table of the example, those in a comment (no default) included."""
+    found: dict[str, set[str]] = {}
+    table = ""
+    for line in EXAMPLE.read_text().splitlines():
+        header = re.match(r"^(?:# )?\[+([\w.-]+)\]+", line)
+        key = re.match(r"^(?:# )?(\w+) = ", line)
+        if header:
+            table = header[1]
+        elif key:
+            found.setdefault(table, set()).add(key[1])
+    return found
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_example_documents_every_key_and_no_other(table):
+    section = "encoders.mae" if table == "encoders" else table
+    fields = set(TABLES[table].model_fields)
+    if table == "pretrain":
+        fields -= {"sources"}  # a table of its own
+    assert example_keys().get(section) == fields
+
+
+def test_the_example_loads_and_holds_the_defaults(tmp_path):
+    raw = tomllib.loads(EXAMPLE.read_text())
+    for table, model in TABLES.items():
+        if table in ("encoders", "pretrain.sources"):
+            continue
+        for key, value in raw.get(table, {}).items():
+            if isinstance(value, dict) and key not in ("annotations", "test"):
+                continue  # a task's table
+            default = model.model_fields[key].default
+            if table == "data" or default is PydanticUndefined:
+                continue  # an example of the user's own folders
+            shown = str(default) if isinstance(default, Path) else default
+            assert value == shown, f"{table}.{key}"
+    path = tmp_path / "data.toml"
+    path.write_text(EXAMPLE.read_text())
+    load_config(path)
+
+
+@pytest.mark.parametrize("table", PRESETS)
+def test_every_preset_loads(tmp_path, table):
+    key = "model" if table == "fuse" else "preset"
+    for name in PRESETS[table]:
+        (tmp_path / "data.toml").write_text(f'[{table}]\n{key} = "{name}"\n')
+        load_config(tmp_path / "data.toml")
+
+
+def test_the_formats_page_lists_every_reason():
+    text = (ROOT / "docs/formats.md").read_text()
+    assert all(f"| {int(reason)} | {reason.name.lower().replace('_', ' ')} |" in text for reason in Reason)
+
+
+def test_the_changelog_names_the_version():
+    assert f"## {load_version()}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def load_version() -> str:
+    from abaw import __version__
+
+    return __version__
