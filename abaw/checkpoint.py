@@ -6,14 +6,13 @@ Reading a header needs neither torch nor safetensors. The layout is described in
 from __future__ import annotations
 
 import json
-import os
 import struct
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from abaw.errors import AbawError, ExitCode
+from abaw.publish import publish
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,26 +24,16 @@ _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format
 
 def save_checkpoint(path: Path, weights: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Publish weights and header at once. Raises AbawError when the file cannot be written."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     content = {name: value.detach().to("cpu").contiguous() for name, value in weights.items()}
     text = json.dumps({"format_version": FORMAT_VERSION, **header}, sort_keys=True, default=str)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(content, temporary, metadata={HEADER_KEY: text})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise AbawError(
-            f"weights could not be written: {error}",
-            where=str(path),
-            fix="free disk space or choose a writable folder, then run the same command again",
-        ) from error
-    finally:
-        if temporary.is_file():
-            temporary.unlink()
+    publish(
+        path,
+        lambda temporary: save_file(content, temporary, metadata={HEADER_KEY: text}),
+        failures=(OSError, SafetensorError),
+    )
 
 
 def read_header(path: Path) -> dict[str, Any]:

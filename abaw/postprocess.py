@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from abaw.errors import AbawError
+from abaw.publish import publish_text
 
 FILE_NAME = "post.json"
 
@@ -44,9 +45,7 @@ def smooth(scores: np.ndarray, half_width: int) -> np.ndarray:
 
 def save_post(folder: Path, post: Post) -> None:
     """Write post.json next to store.json, at once."""
-    temporary = folder / f".{FILE_NAME}.tmp"
-    temporary.write_text(json.dumps(asdict(post), indent=1) + "\n", encoding="utf-8")
-    temporary.replace(folder / FILE_NAME)
+    publish_text(folder / FILE_NAME, json.dumps(asdict(post), indent=1) + "\n")
 
 
 def load_post(folder: Path) -> Post:

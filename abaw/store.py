@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import shutil
-import uuid
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -22,6 +20,7 @@ import numpy as np
 
 from abaw.errors import AbawError
 from abaw.provenance import differences
+from abaw.publish import discard, publish, publish_text
 from abaw.store_header import (
     FORMAT_VERSION,
     KINDS,
@@ -74,7 +73,7 @@ class FeatureStore:
             msg = f"unknown store kind {header.kind!r}"
             raise ValueError(msg)
         if (path / "store.json").exists() and overwrite:
-            _discard(path)
+            discard(path)
         if (path / "store.json").exists():
             store = cls.open(path, kind=header.kind)
             store._require_same(header)
@@ -124,10 +123,7 @@ class FeatureStore:
 
     def _write_json(self) -> None:
         content = {**asdict(self.header), "fingerprint": self.fingerprint, "notes": self.notes}
-        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        temporary = self.path / f".store.json.{uuid.uuid4().hex}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(self.path / "store.json")
+        publish_text(self.path / "store.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def note(self, key: str, value: Any) -> None:
         """Record something that may vary between runs (host, duration); never part of a track file."""
@@ -159,18 +155,11 @@ class FeatureStore:
         """
         check_track_id(track_id, where=f"store {self.path}")
         checked = self._checked(track_id, arrays)
-        temporary = self.path / f".{track_id[:80]}.{uuid.uuid4().hex}.tmp"
-        try:
-            self._write_file(temporary, checked, fps)
-            temporary.replace(self.track_path(track_id))
-        except OSError as error:
-            raise AbawError(
-                f"track {track_id} could not be written: {error}",
-                where=f"store {self.path}",
-                fix="free disk space or choose a writable folder, then run the same command again",
-            ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        publish(
+            self.track_path(track_id),
+            lambda temporary: self._write_file(temporary, checked, fps),
+            failures=(OSError, RuntimeError),  # h5py raises either when the disk is full
+        )
         self._drop(track_id)
 
     def _checked(self, track_id: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -203,12 +192,6 @@ class FeatureStore:
             for name in sorted(arrays):
                 value = arrays[name]
                 file.create_dataset(name, data=value, chunks=_chunks(value), track_times=False)
-            file.flush()
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     # -- reading ---------------------------------------------------------------------------------------------------
     def num_rows(self, track_id: str) -> int:
@@ -335,10 +318,3 @@ def _damaged(path: Path, error: Exception) -> AbawError:
         where=str(path),
         fix=f"delete {path} and run the stage again: it redoes only what is missing",
     )
-
-
-def _discard(path: Path) -> None:
-    """Take a store away in one step, then delete it."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.old")
-    path.rename(aside)
-    shutil.rmtree(aside)

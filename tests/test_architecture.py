@@ -28,6 +28,7 @@ LAYERS = [
         "timeline",
         "gaps",
         "postprocess",
+        "publish",
         "scored",
         "provenance",
         "_compat",
@@ -40,12 +41,13 @@ LAYERS = [
 SIDEWAYS = {("encoders", "models")}
 # Within layer 1, and nothing else.
 LAYER_ONE = {
-    "checkpoint": {"tasks", "provenance"},
+    "checkpoint": {"publish"},
     "config": set(),
     "config_file": {"config", "presets", "tasks"},
     "editions": {"tasks"},
     "scored": {"gaps", "postprocess", "store", "tasks"},
-    "store": {"provenance", "store_header"},
+    "postprocess": {"publish"},
+    "store": {"provenance", "publish", "store_header"},
     "store_header": {"provenance"},
     "tasks": {"metrics", "postprocess"},
 }

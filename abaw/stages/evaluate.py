@@ -15,9 +15,10 @@ from abaw.data.annotations import LabelReader, Labels, concatenate
 from abaw.data.manifest import Manifest, Track
 from abaw.errors import AbawError
 from abaw.scored import Predictions
-from abaw.tasks import TASKS, measure
+from abaw.tasks import TASKS, Problem, Task, measure
 
 GAP = "hold"
+PARTS_PER_LINE = 6
 
 
 @dataclass(frozen=True)
@@ -110,12 +111,26 @@ def _require_tracks(predictions: Predictions, tracks: list[Track], task: str, sp
 
 
 def _table(result: Evaluation) -> str:
-    """Metrics as aligned lines, the official score first."""
-    official = "official score"
-    width = max(len(key) for key in [*result.metrics, official])
-    head = (
-        f"{result.name}: {result.num_tracks} tracks, {result.num_rows} labelled rows, "
-        f"{result.coverage:.1%} of them with data of their own"
-    )
-    lines = [f"  {official if key == 'score' else key:<{width}}  {value:.4f}" for key, value in result.metrics.items()]
-    return "\n".join([head, *lines])
+    """The official score, then its parts, a few to a line."""
+    score, *parts = result.metrics.items()
+    lines = [
+        f"{result.name}: {_describe(TASKS[result.task])} {score[1]:.4f}",
+        f"  {result.num_tracks} tracks, {result.num_rows} labelled rows, {result.coverage:.1%} with data of their own",
+    ]
+    shown = [f"{name.rpartition('.')[2]} {value:.3f}" for name, value in parts if name.count(".") > 1]
+    width = max(map(len, shown))
+    lines += [
+        "  " + "  ".join(f"{text:<{width}}" for text in shown[start : start + PARTS_PER_LINE]).rstrip()
+        for start in range(0, len(shown), PARTS_PER_LINE)
+    ]
+    return "\n".join(lines)
+
+
+def _describe(task: Task) -> str:
+    """Name of the official score, e.g. "mean F1 of 12 units"."""
+    if len(task.heads) > 1:
+        return "sum of the heads' scores"
+    head = task.heads[0]
+    if head.problem is Problem.REGRESSION:
+        return "mean CCC"
+    return f"mean F1 over {head.output_dim} {'units' if head.problem is Problem.MULTILABEL else 'classes'}"

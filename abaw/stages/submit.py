@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from abaw.config import Config
 from abaw.console import Summary
 from abaw.editions import EDITIONS, SampleRows, Submission, format_rows, read_sample
 from abaw.errors import AbawError, ExitCode, choose, closest
+from abaw.publish import publish_text
 from abaw.scored import Predictions
 
 
@@ -55,7 +55,8 @@ def run(
     folder = table.output or cfg.run.output / "submissions" / f"{chosen.name}-{task_name}"
     text = "\n".join([submission.header, *lines]) + "\n"
     _require_same_rows(text, rows, submission)
-    path = publish(folder / submission.filename, text, overwrite=overwrite)
+    path = folder / submission.filename
+    write_file(path, text, overwrite=overwrite)
     shown = [
         ("edition", f"{chosen.name} ({chosen.year}), task {task_name}"),
         ("predictions", str(store)),
@@ -105,22 +106,14 @@ def _require_same_rows(text: str, sample: SampleRows, submission: Submission) ->
         raise RuntimeError(msg)
 
 
-def publish(path: Path, text: str, *, overwrite: bool) -> Path:
-    """Write a text file at once. Raises AbawError when it is there with other content, unless ``overwrite``."""
-    content = text.encode()
-    if path.exists() and path.read_bytes() == content:
-        return path
+def write_file(path: Path, text: str, *, overwrite: bool) -> None:
+    """Publish the file. Raises AbawError when it is there with other content, unless ``overwrite``."""
+    if path.exists() and path.read_bytes() == text.encode():
+        return
     if path.exists() and not overwrite:
         raise AbawError(
             f"{path} is there with other content",
             where="abaw submit",
             fix="pass --overwrite, or name another folder in submit.output",
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    publish_text(path, text)

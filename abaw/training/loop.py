@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from abaw.checkpoint import save_checkpoint
 from abaw.errors import AbawError
+from abaw.publish import publish
 from abaw.training.device import autocast, rank_and_world
 from abaw.training.optim import Schedule
-from abaw.training.run import RunFolder, publish
+from abaw.training.run import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -268,7 +269,7 @@ class _Loop:
             "losses": self.losses,
             "threads": torch.get_num_threads(),
         }
-        publish(self.run.resume_path, lambda path: torch.save(content, path))
+        publish(self.run.resume_path, lambda path: torch.save(content, path), failures=(OSError, RuntimeError))
 
     def _resume(self) -> None:
         path = self.run.resume_path

@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 from abaw import __version__
 from abaw.errors import AbawError
 from abaw.provenance import differences
+from abaw.publish import discard, publish_text
 
 FORMAT_VERSION = 1
 REPORTED_PACKAGES = ("torch", "timm", "numpy", "safetensors", "h5py")
@@ -49,7 +48,7 @@ class RunFolder:
         are recorded when the run begins and not compared.
         """
         if overwrite and path.exists():
-            _discard(path)
+            discard(path)
         run = cls(path)
         wanted = {"settings": _plain(settings), "inputs": _plain(inputs)}
         if run.is_done or run.resume_path.exists():
@@ -137,37 +136,9 @@ def versions() -> dict[str, str]:
 
 def write_json(path: Path, content: Any) -> None:
     """Publish a JSON file at once."""
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    publish(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def publish(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file, bring it to disk, and put it in place at once."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        write(temporary)
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.replace(path)
-    except OSError as error:
-        raise AbawError(
-            f"{path.name} could not be written: {error}",
-            where=str(path.parent),
-            fix="free disk space or choose a writable folder, then run the same command again",
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    publish_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
     """The same through JSON, so that tuples and paths compare equal to what is read back."""
     return json.loads(json.dumps(dict(content), default=str))
-
-
-def _discard(path: Path) -> None:
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.old")
-    path.rename(aside)
-    shutil.rmtree(aside)

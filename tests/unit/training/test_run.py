@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from abaw.errors import AbawError
-from abaw.training.run import RunFolder, publish, write_json
+from abaw.publish import publish
+from abaw.training.run import RunFolder, write_json
 
 
 def start(path: Path, lr: float = 0.1, overwrite: bool = False) -> RunFolder:

@@ -1,0 +1,57 @@
+"""Files and folders that appear whole or not at all, and disappear at once.
+
+Knows nothing of what is written.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from abaw.errors import AbawError
+
+
+def publish(path: Path, write: Callable[[Path], Any], *, failures: tuple[type[Exception], ...] = (OSError,)) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, bring it to disk, and rename it into place.
+
+    ``failures``: what ``write`` raises when the disk is full or the folder read-only. Raises AbawError for these.
+    """
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except failures as error:
+        raise AbawError(
+            f"{path.name} could not be written: {error}",
+            where=str(path.parent),
+            fix="free disk space or choose a writable folder, then run the same command again",
+        ) from error
+    finally:
+        _remove(temporary)
+
+
+def publish_text(path: Path, text: str) -> None:
+    """Publish UTF-8 text as it is, without touching its line ends."""
+    publish(path, lambda temporary: temporary.write_bytes(text.encode()))
+
+
+def discard(folder: Path) -> None:
+    """Take a folder away in one step, then delete it."""
+    aside = folder.with_name(f".{folder.name[:40]}.{uuid.uuid4().hex}.old")
+    folder.rename(aside)
+    shutil.rmtree(aside)
+
+
+def _remove(temporary: Path) -> None:
+    try:
+        temporary.unlink(missing_ok=True)
+    except OSError:  # the folder itself is not to be had; the first error says why
+        if temporary.is_file():
+            raise
