@@ -94,7 +94,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format abaw bench tests
 
 docs: $(VENV)/.ready
-	$(BIN)/python -m tests.reference README.md
+	$(BIN)/python docs/reference.py
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m bench

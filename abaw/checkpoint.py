@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from abaw.errors import AbawError, ExitCode
+from abaw.provenance import unknown_recipe
 from abaw.publish import publish
 
 if TYPE_CHECKING:
@@ -47,7 +48,13 @@ def read_header(path: Path) -> dict[str, Any]:
             where=str(path),
             fix="give a best.safetensors written by `abaw pretrain`, `finetune` or `fuse`",
         ) from error
-    if not isinstance(header, dict) or header.get("format_version", 0) > FORMAT_VERSION:
+    version = header.get("format_version") if isinstance(header, dict) else None
+    if type(version) is not int:
+        raise _unreadable(path, "its header has no format version")
+    header = {"recipe": unknown_recipe(), "trained_on": [], **header}
+    if not isinstance(header["recipe"], dict) or not isinstance(header["trained_on"], list):
+        raise _unreadable(path, "its header garbles recipe or provenance")
+    if version > FORMAT_VERSION:
         raise AbawError(
             f"{path.name} has a header of another format version; this program reads up to {FORMAT_VERSION}",
             where=str(path),
@@ -72,13 +79,17 @@ def read_layout(path: Path) -> tuple[dict[str, tuple[str, list[int]]], dict[str,
             fix="run the stage that writes it first, or correct the path",
             code=ExitCode.MISSING,
         ) from error
-    except (OSError, struct.error, ValueError) as error:
+    except (OSError, struct.error, ValueError, RecursionError) as error:
         raise _unreadable(path, str(error)) from error
-    metadata = content.pop("__metadata__", {})
-    end = max((entry["data_offsets"][1] for entry in content.values()), default=0)
+    try:
+        metadata = dict(content.pop("__metadata__", {}))
+        end = max((int(entry["data_offsets"][1]) for entry in content.values()), default=0)
+        layout = {name: (str(entry["dtype"]), list(entry["shape"])) for name, entry in content.items()}
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise _unreadable(path, f"its header lacks or garbles {error}") from error
     if 8 + length + end != size:
         raise _unreadable(path, f"{size} bytes where its header promises {8 + length + end}")
-    return {name: (entry["dtype"], entry["shape"]) for name, entry in content.items()}, metadata
+    return layout, metadata
 
 
 def _unreadable(path: Path, reason: str) -> AbawError:

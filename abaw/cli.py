@@ -229,7 +229,6 @@ def fuse(
 @app.command()
 def evaluate(
     predictions: Annotated[list[Path] | None, typer.Argument(help="Predictions stores; default all.")] = None,
-    split: Annotated[str | None, typer.Option(help="train or val; default from the configuration.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Leave post.json aside.")] = False,
     config: Config = DEFAULT_CONFIG,
     set_: Overrides = None,
@@ -244,7 +243,7 @@ def evaluate(
     cfg = _load(config, set_, verbose=verbose, quiet=quiet)
     from abaw.stages import evaluate as stage
 
-    _finish(stage.run(cfg, predictions=predictions or (), split=split, raw=raw), json=json)
+    _finish(stage.run(cfg, predictions=predictions or (), raw=raw), json=json)
 
 
 @app.command()

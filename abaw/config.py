@@ -23,9 +23,10 @@ Weights = Literal["none", "balanced"] | list[float]
 def _resolve(value: Any, info: ValidationInfo) -> Any:
     """Paths are relative to the TOML file's folder, which the loader passes as context."""
     root = (info.context or {}).get("root")
-    if isinstance(value, str) and value and root is not None:
-        return root / Path(value).expanduser()
-    return value
+    if value == "":
+        msg = "a path may not be empty"
+        raise ValueError(msg)
+    return (root or Path()) / Path(value).expanduser() if isinstance(value, str) else value
 
 
 RelativePath = Annotated[Path, BeforeValidator(_resolve)]
@@ -34,7 +35,7 @@ RelativePath = Annotated[Path, BeforeValidator(_resolve)]
 class Table(BaseModel):
     """A table of the file: unknown keys are errors, values cannot change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DataConfig(Table):
@@ -198,7 +199,6 @@ class EvaluateConfig(Table):
     """Official metrics of a predictions store."""
 
     predictions: list[RelativePath] = Field([], description="predictions stores; default all of predictions/")
-    split: Literal["train", "val"] = Field("val", description="whose rows are scored")
     au_mask: Literal["row", "element"] = Field("row", description="row: any -1 drops the row; element: only that unit")
 
 
@@ -209,7 +209,7 @@ class SubmitConfig(Table):
     task: str = Field("va", description="au | expr | va; the --task flag overrides it")
     sample: RelativePath | None = Field(None, description="the organisers' sample file: authority for rows and order")
     predictions: RelativePath | None = Field(None, description="predictions store; default that of `fuse`")
-    output: RelativePath | None = Field(None, description="folder to write into; default submissions/<edition>-<task>")
+    output: RelativePath | None = Field(None, description="folder for <edition>-<task>/; default submissions")
     gap: Literal["hold", "nearest"] = Field("hold", description="rows without a prediction take this neighbour's score")
 
 

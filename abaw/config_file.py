@@ -6,7 +6,7 @@ Owns precedence and the message that lists every problem with its dotted key. Th
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from abaw.config import Config, FinetuneConfig, FuseConfig, SubmitConfig, Table
-from abaw.errors import AbawError, ExitCode, choose, closest
+from abaw.errors import AbawError, ExitCode, closest
 from abaw.presets import PRESET_KEY, PRESETS
 from abaw.tasks import TASKS
 
 TASK_TABLES: dict[str, type[Table]] = {"finetune": FinetuneConfig, "fuse": FuseConfig, "submit": SubmitConfig}
+
+FILES_OF_A_TASK = {"sample", "predictions"}
 
 # pydantic's type of a problem starts with the type it wanted
 EXPECTED = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text", "list": "a list"}
@@ -43,14 +45,19 @@ def load_config(
             if value is not None:
                 _set(raw, [table, key], value)
     root = path.resolve().parent
-    problems: list[str] = []
-    tasks = _split_task_tables(raw, path=path)
+    problems = _unknown_tasks(raw)
+    for key in [key for key in raw if key == "root" or key.endswith("_tasks")]:  # fields of ours, not of the file
+        problems.append(f"{key}  unknown key")
+        del raw[key]
+    tasks = _split_task_tables(raw, problems)
     content: Raw = {**raw, "root": root}
     for table, by_task in tasks.items():
         content[f"{table}_tasks"] = by_task
     for table in PRESET_KEY:
-        _apply_preset(content, table, path=path)
+        _apply_preset(content, table, problems)
     config = _validate(content, root=root, problems=problems)
+    if config is not None and config.run.output.exists() and not config.run.output.is_dir():
+        problems.append(f"run.output  {config.run.output} is not a folder")
     if problems or config is None:
         raise _problems_error(path, sorted(set(problems)))
     return config
@@ -105,7 +112,7 @@ def _set(raw: Raw, keys: list[str], value: Any) -> None:
                 table[task].pop(keys[1], None)
 
 
-def _split_task_tables(raw: Raw, *, path: Path) -> dict[str, Raw]:
+def _split_task_tables(raw: Raw, problems: list[str]) -> dict[str, Raw]:
     """Take [table.<task>] out of their tables and merge each over its table."""
     found: dict[str, Raw] = {}
     for table in TASK_TABLES:
@@ -113,24 +120,51 @@ def _split_task_tables(raw: Raw, *, path: Path) -> dict[str, Raw]:
         if not isinstance(content, dict):
             continue
         own = {key: value for key, value in content.items() if not isinstance(value, dict)}
+        default = TASK_TABLES[table].model_fields["task"].default
         for task, values in content.items():
-            if isinstance(values, dict):
-                choose(TASKS, task, what="task", where=f"{path}: [{table}.{task}]")
-                found.setdefault(table, {})[task] = {**own, **values, "task": task}
+            if isinstance(values, dict) and task not in TASKS:
+                problems.append(
+                    _unknown(f"{table}.{task}", "key or task", task, [*TASK_TABLES[table].model_fields, *TASKS])
+                )
+            elif isinstance(values, dict):
+                # A sample file or a predictions store belongs to one task: others do not inherit it.
+                foreign = FILES_OF_A_TASK if task != own.get("task", default) else set()
+                shared = {key: value for key, value in own.items() if key not in foreign}
+                found.setdefault(table, {})[task] = {**shared, **values, "task": task}
         raw[table] = own
     return found
 
 
-def _apply_preset(content: Raw, table: str, *, path: Path) -> None:
+def _unknown_tasks(raw: Raw) -> list[str]:
+    """Keys of data.annotations and data.test that name no task."""
+    data = raw.get("data")
+    found = []
+    for table in ("annotations", "test"):
+        keys = data.get(table) if isinstance(data, dict) else None
+        for key in keys if isinstance(keys, dict) else ():
+            if key not in TASKS:
+                found.append(_unknown(f"data.{table}.{key}", "task", key, TASKS))
+    return found
+
+
+def _unknown(dotted: str, what: str, name: str, names: Iterable[str]) -> str:
+    """A problem line for a name that is not one of ``names``."""
+    known = list(names)
+    match = closest(name, known)
+    hint = f'did you mean "{match}"?' if match else f"one of: {', '.join(known)}"
+    return f'{dotted}  unknown {what} "{name}" ({hint})'
+
+
+def _apply_preset(content: Raw, table: str, problems: list[str]) -> None:
     """Fill keys that a table leaves out from the preset it names."""
     entries = [content.setdefault(table, {}), *content.get(f"{table}_tasks", {}).values()]
     default = Config.model_fields[table].default
     for entry in entries:
         if isinstance(entry, dict):
             name = entry.get(PRESET_KEY[table], getattr(default, PRESET_KEY[table]))
-            where = f"{path}: {table}.{PRESET_KEY[table]}"
-            values = choose(PRESETS[table], str(name), what="preset", where=where)
-            for key, value in values.items():
+            if isinstance(name, str) and name not in PRESETS[table]:
+                problems.append(_unknown(f"{table}.{PRESET_KEY[table]}", "name", name, PRESETS[table]))
+            for key, value in PRESETS[table].get(name, {}).items() if isinstance(name, str) else ():
                 entry.setdefault(key, value)
 
 

@@ -13,8 +13,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
 from abaw.errors import AbawError, ExitCode
 
 T = TypeVar("T")
@@ -52,7 +50,13 @@ class _TqdmHandler(logging.Handler):
     """Log lines that do not tear a progress bar apart."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        text = self.format(record)
+        if "tqdm" in sys.modules:  # a bar may be on the screen
+            from tqdm import tqdm
+
+            tqdm.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr)
 
 
 def setup(*, verbose: bool = False, quiet: bool = False) -> None:
@@ -78,6 +82,8 @@ def progress(items: Iterable[T], *, desc: str, total: int | None = None, unit: s
     if _is_quiet():
         yield from items
     elif sys.stderr.isatty():
+        from tqdm import tqdm
+
         yield from tqdm(items, desc=desc, total=total, unit=unit, dynamic_ncols=True, file=sys.stderr)
     else:
         yield from _logged(items, desc=desc, total=total, unit=unit)

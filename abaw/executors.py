@@ -10,11 +10,13 @@ import logging
 import multiprocessing
 import os
 import signal
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 # When the first so many tracks all failed with one message, the set-up is wrong, not the videos.
 GIVE_UP_AFTER = 20
+# Read once by the numeric libraries, when they are loaded: they must be set before a worker starts.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class UnitTrack(Protocol):
@@ -41,7 +45,8 @@ class UnitTrack(Protocol):
 class TrackResult:
     """Outcome of one track; ``bug`` when a program error, not the data, was the cause.
 
-    ``message`` and ``traceback`` are texts for a person, ``info`` is what the work wants to tell its stage.
+    ``message`` and ``traceback`` are texts for a person, ``info`` is what the work wants to tell its stage, and
+    ``seconds`` what the track took since the one before it in its unit.
     """
 
     track_id: str
@@ -51,6 +56,7 @@ class TrackResult:
     traceback: str = ""
     info: dict[str, Any] = field(default_factory=dict)
     error: AbawError | None = None
+    seconds: float = 0.0
 
 
 Unit = Sequence[Any]
@@ -103,8 +109,15 @@ def _watched(units: Sequence[Unit], work: Work, *, workers: int, strict: bool) -
         if result.bug and result.message not in shown:
             shown.add(result.message)
             logger.error("internal error in track %s\n%s", result.track_id, result.traceback)
+        _log(result)
         yield index, result
         guard.check(result, units[index])
+
+
+def _log(result: TrackResult) -> None:
+    counts = ", ".join(f"{count} {name}" for name, count in result.info.get("reasons", {}).items())
+    text = result.message or counts
+    logger.debug("%s: %s in %.1f s%s", result.track_id, result.status, result.seconds, f", {text}" if text else "")
 
 
 def shard(items: Sequence[T], spec: str | None) -> list[T]:
@@ -166,9 +179,10 @@ def _pooled(units: Sequence[Unit], work: Work, *, workers: int) -> Iterator[tupl
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
     finished = False
     try:
-        futures: dict[Future[list[TrackResult]], int] = {
-            pool.submit(_run_whole_unit, unit, work): index for index, unit in enumerate(units)
-        }
+        with _one_thread_each():  # submitting starts the workers
+            futures: dict[Future[list[TrackResult]], int] = {
+                pool.submit(_run_whole_unit, unit, work): index for index, unit in enumerate(units)
+            }
         for future in as_completed(futures):
             index = futures[future]
             for result in _result_of(future, units[index]):
@@ -201,10 +215,23 @@ def _result_of(future: Future[list[TrackResult]], unit: Unit) -> list[TrackResul
         ) from err
 
 
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started meanwhile run their numeric libraries on one thread."""
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"  # read when torch and numpy's BLAS are first used
 
 
 def _run_whole_unit(unit: Unit, work: Work) -> list[TrackResult]:
@@ -214,20 +241,22 @@ def _run_whole_unit(unit: Unit, work: Work) -> list[TrackResult]:
 def _run_unit(unit: Unit, work: Work) -> Iterator[TrackResult]:
     """Results of one unit; what an exception leaves open is failed."""
     told = set()
+    started = time.monotonic()
     try:
         for result in work(unit):
             told.add(result.track_id)
-            yield result
+            yield replace(result, seconds=time.monotonic() - started)
+            started = time.monotonic()
     except AbawError as err:
-        for track in unit:
-            if track.track_id not in told:
-                yield TrackResult(track.track_id, "failed", message=_one_line(err), error=err)
+        failed = TrackResult("", "failed", message=_one_line(err), error=err)
     except Exception as err:
-        text = traceback.format_exc()
-        for track in unit:
-            if track.track_id not in told:
-                message = f"{type(err).__name__}: {err}"
-                yield TrackResult(track.track_id, "failed", message=message, bug=True, traceback=text)
+        failed = TrackResult("", "failed", f"{type(err).__name__}: {err}", bug=True, traceback=traceback.format_exc())
+    else:
+        return
+    seconds = time.monotonic() - started
+    for track in unit:
+        if track.track_id not in told:
+            yield replace(failed, track_id=track.track_id, seconds=seconds)
 
 
 def _one_line(err: AbawError) -> str:

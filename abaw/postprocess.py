@@ -6,10 +6,13 @@ Owns the settings and the arithmetic on scores. Knows nothing of tasks' names or
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic.dataclasses import dataclass
 
 from abaw.errors import AbawError
 from abaw.publish import publish_text
@@ -17,7 +20,7 @@ from abaw.publish import publish_text
 FILE_NAME = "post.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 class Post:
     """How scores are treated, by head name.
 
@@ -25,7 +28,7 @@ class Post:
     head; ``clip`` bounds of values; ``fitted_on`` says where these were chosen.
     """
 
-    half_width: dict[str, int] = field(default_factory=dict)
+    half_width: dict[str, Annotated[int, Field(ge=0)]] = field(default_factory=dict)
     thresholds: dict[str, list[float]] = field(default_factory=dict)
     clip: tuple[float, float] = (-1.0, 1.0)
     fitted_on: str = ""
@@ -54,11 +57,11 @@ def load_post(folder: Path) -> Post:
     if not path.is_file():
         return Post()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Post(**{**content, "clip": tuple(content.get("clip", (-1.0, 1.0)))})
-    except (OSError, ValueError, TypeError) as error:
+        return TypeAdapter(Post).validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise AbawError(
-            f"{path} cannot be read ({error})",
+            f"{path} cannot be read ({reason})",
             where=str(path),
             fix="delete it to evaluate the raw scores, or write it again with `abaw tune`",
         ) from error

@@ -23,7 +23,10 @@ def publish(path: Path, write: Callable[[Path], Any], *, failures: tuple[type[Ex
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(mode)  # some writers make files that nobody else may read
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -43,10 +46,20 @@ def publish_text(path: Path, text: str) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Take a folder away in one step, then delete it."""
-    aside = folder.with_name(f".{folder.name[:40]}.{uuid.uuid4().hex}.old")
-    folder.rename(aside)
-    shutil.rmtree(aside)
+    """Take a folder away in one step, then delete it. Raises AbawError when it may not be removed."""
+    place = folder.resolve()
+    aside = place.with_name(f".{uuid.uuid4().hex}.old")
+    try:
+        place.rename(aside)
+        if folder.is_symlink():  # a link stays, and needs something to point to
+            place.mkdir()
+        shutil.rmtree(aside)
+    except OSError as error:
+        raise AbawError(
+            f"{folder.name} could not be removed: {error}",
+            where=str(folder.parent),
+            fix="make the folder writable, or name another one",
+        ) from error
 
 
 def _remove(temporary: Path) -> None:

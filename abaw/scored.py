@@ -6,6 +6,7 @@ or of file formats.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from abaw.gaps import fill
 from abaw.postprocess import Post, load_post
 from abaw.store import FeatureStore
 from abaw.tasks import TASKS, Task, decide
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,28 +36,33 @@ class Predictions:
         self.store = FeatureStore.open(path, kind="predictions")
         self.task = _task_of(self.store)
         self.post = Post() if raw else load_post(path)
+        for head in self.task.heads:
+            given = len(self.post.thresholds.get(head.name, [0.0] * head.output_dim))
+            if given != head.output_dim:
+                raise AbawError(
+                    f"post.json has {given} thresholds for the {head.output_dim} outputs of {head.name}",
+                    where=str(path / "post.json"),
+                    fix="give one for each output, write it again with `abaw tune`, or pass --raw",
+                )
 
     def decide(self, track_id: str, *, gap: str, num_rows: int | None = None) -> TrackDecisions:
         """Decisions of a track; rows without a score are filled by ``gap``, rows past the end repeat the last.
 
-        Raises AbawError when the track is missing or has no scored row at all.
+        A track without any scored row gets zero scores and a warning. Raises AbawError when the track is missing.
         """
         valid = self.store.valid(track_id)
         if not valid.any():
-            raise AbawError(
-                f"track {track_id} has no scored row in {self.store.path.name}",
-                where=str(self.store.path),
-                fix="check that align found a face in it: `abaw inspect` on the faces store shows its coverage",
-            )
+            logger.warning("track %s has no scored row: it gets value 0, the first class, no unit", track_id)
         scores = {
             head.name: fill(self.store.read(track_id, f"scores/{head.name}"), valid, gap) for head in self.task.heads
         }
-        if num_rows is not None:
+        # Decided on the track's own rows, so that smoothing sees the same neighbours whoever asks.
+        decisions = decide(self.task, scores, self.post)
+        if num_rows is not None and len(valid):
             take = np.minimum(np.arange(num_rows), len(valid) - 1)
-            inside = np.arange(num_rows) < len(valid)
-            scores = {name: block[take] for name, block in scores.items()}
-            valid = valid[take] & inside
-        return TrackDecisions(decide(self.task, scores, self.post), valid)
+            decisions = {name: block[take] for name, block in decisions.items()}
+            valid = valid[take] & (np.arange(num_rows) < len(valid))
+        return TrackDecisions(decisions, valid)
 
 
 def _task_of(store: FeatureStore) -> Task:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import resource
+import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,11 +18,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from abaw.errors import AbawError
+from abaw import open_files
+from abaw.errors import AbawError, ExitCode
 from abaw.provenance import differences
 from abaw.publish import discard, publish, publish_text
 from abaw.store_header import (
-    FORMAT_VERSION,
     KINDS,
     VALID_SPEC,
     ArraySpec,
@@ -37,8 +37,6 @@ __all__ = ["ArraySpec", "FeatureStore", "Reason", "StoreHeader", "check_track_id
 
 CHUNK_ROWS = 128
 CHUNK_BYTES = 1 << 16
-RESERVED_DESCRIPTORS = 128
-MAX_OPEN_TRACKS = 4096
 
 
 @dataclass
@@ -47,6 +45,10 @@ class _OpenTrack:
 
     file: h5py.File
     datasets: dict[str, h5py.Dataset]
+
+
+# All stores of this process, which share its file descriptors.
+_stores: weakref.WeakSet[FeatureStore] = weakref.WeakSet()
 
 
 class FeatureStore:
@@ -59,7 +61,7 @@ class FeatureStore:
         self.fingerprint = header.fingerprint
         self._handles: OrderedDict[str, _OpenTrack] = OrderedDict()
         self._pid = os.getpid()
-        self._max_handles = 0
+        _stores.add(self)
 
     # -- opening ---------------------------------------------------------------------------------------------------
     @classmethod
@@ -84,7 +86,6 @@ class FeatureStore:
                 where=str(path),
                 fix="name another folder, or move this one away",
             )
-        path.mkdir(parents=True, exist_ok=True)
         store = cls(path, header, {})
         store._write_json()
         return store
@@ -96,13 +97,6 @@ class FeatureStore:
         Raises AbawError when it is missing, unreadable, of a newer format, or of another kind than ``kind``.
         """
         content = read_header_json(path, kind)
-        version = content.get("format_version")
-        if not isinstance(version, int) or version > FORMAT_VERSION:
-            raise AbawError(
-                f"store {path} has format version {version}; this program reads up to {FORMAT_VERSION}",
-                where=str(path / "store.json"),
-                fix="update abaw: pip install --upgrade abaw",
-            )
         header = header_from_json(content, path)
         if kind is not None and header.kind != kind:
             raise AbawError(
@@ -110,7 +104,7 @@ class FeatureStore:
                 where=str(path / "store.json"),
                 fix=f"give a store of kind {kind}; `abaw inspect {path}` shows what this one holds",
             )
-        return cls(path, header, dict(content.get("notes", {})))
+        return cls(path, header, content["notes"])
 
     def _require_same(self, header: StoreHeader) -> None:
         difference = differences(self.header.identity(), header.identity())
@@ -182,7 +176,7 @@ class FeatureStore:
         return checked
 
     def _write_file(self, path: Path, arrays: dict[str, np.ndarray], fps: float) -> None:
-        with h5py.File(path, "w", libver=("earliest", "v110")) as file:
+        with h5py.File(path, "w", libver=("v110", "v110")) as file:
             file.attrs["format_version"] = self.header.format_version
             file.attrs["kind"] = self.header.kind
             file.attrs["name"] = self.header.name
@@ -196,11 +190,17 @@ class FeatureStore:
     # -- reading ---------------------------------------------------------------------------------------------------
     def num_rows(self, track_id: str) -> int:
         """T, the rows of a track."""
-        return int(self._track(track_id).file.attrs["num_rows"])
+        return int(self._attribute(track_id, "num_rows"))
 
     def fps(self, track_id: str) -> float:
         """Nominal frames per second of a track."""
-        return float(self._track(track_id).file.attrs["fps"])
+        return float(self._attribute(track_id, "fps"))
+
+    def _attribute(self, track_id: str, name: str) -> Any:
+        try:
+            return self._track(track_id).file.attrs[name]
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise _damaged(self.track_path(track_id), error) from error
 
     def valid(self, track_id: str) -> np.ndarray:
         """bool [T]: rows that hold data."""
@@ -231,8 +231,8 @@ class FeatureStore:
             self._handles, self._pid = OrderedDict(), os.getpid()
         track = self._handles.get(track_id)
         if track is None:
+            self._evict(max(1, open_files.open_files_allowed() // _num_reading(self)) - 1)
             track = self._handles[track_id] = _OpenTrack(self._open_track(track_id), {})
-            self._evict()
         return track
 
     def _open_track(self, track_id: str) -> h5py.File:
@@ -247,7 +247,11 @@ class FeatureStore:
             # Without a filter the chunk cache only copies whole chunks: off, it is three times faster and flat.
             file = h5py.File(path, "r", rdcc_nbytes=0, locking=False)
             recorded = str(file.attrs["fingerprint"])
-        except (OSError, KeyError) as error:
+            if int(file.attrs["num_rows"]) != len(file["valid"]):
+                raise KeyError("num_rows")
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            if open_files.is_descriptor_shortage(error):
+                raise _too_many_files(path) from error
             raise _damaged(path, error) from error
         if recorded != self.fingerprint:
             file.close()
@@ -258,10 +262,9 @@ class FeatureStore:
             )
         return file
 
-    def _evict(self) -> None:
-        if not self._max_handles:
-            self._max_handles = _descriptor_budget()
-        while len(self._handles) > self._max_handles:
+    def _evict(self, keep: int) -> None:
+        """Close the files opened first, down to ``keep``."""
+        while len(self._handles) > keep:
             _, oldest = self._handles.popitem(last=False)
             oldest.file.close()
 
@@ -279,17 +282,23 @@ class FeatureStore:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_handles": OrderedDict()}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _stores.add(self)
 
-def _descriptor_budget() -> int:
-    """Raise the soft limit of open files as far as allowed; how many of them this store may hold."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_OPEN_TRACKS + RESERVED_DESCRIPTORS
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, target), hard))
-        soft = max(soft, target)
-    # Half, since a second store (audio beside visual) wants as many.
-    return max(16, min(MAX_OPEN_TRACKS, (soft - RESERVED_DESCRIPTORS) // 2))
+
+def _num_reading(store: FeatureStore) -> int:
+    """Stores of this process that hold files open, ``store`` included."""
+    return sum(1 for other in list(_stores) if other._handles or other is store)
+
+
+def _too_many_files(path: Path) -> AbawError:
+    return AbawError(
+        f"{path.name} cannot be opened: this process may not open more files",
+        where=str(path),
+        fix="raise the limit with `ulimit -n 4096` and run the same command again",
+        code=ExitCode.MISSING,
+    )
 
 
 def _chunks(value: np.ndarray) -> tuple[int, ...] | None:

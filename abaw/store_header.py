@@ -11,11 +11,14 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from abaw.errors import AbawError
 from abaw.provenance import fingerprint, unknown_recipe
 
 FORMAT_VERSION = 1
 KINDS = ("faces", "visual", "audio", "predictions")
+AXES = ("T", "T+1", "ragged")
 
 
 class Reason(IntEnum):
@@ -98,7 +101,21 @@ def check_track_id(track_id: str, *, where: str) -> None:
         )
 
 
+_TYPES: dict[str, type] = {
+    "kind": str,
+    "name": str,
+    "arrays": dict,
+    "settings": dict,
+    "recipe": dict,
+    "trained_on": list,
+    "label_order": dict,
+    "notes": dict,
+    "fingerprint": str,
+}
+
+
 def read_header_json(path: Path, kind: str | None) -> dict[str, Any]:
+    """Content of store.json. Raises AbawError when there is none, or no JSON object in it."""
     try:
         content = json.loads((path / "store.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -107,36 +124,55 @@ def read_header_json(path: Path, kind: str | None) -> dict[str, Any]:
             where=str(path),
             fix="run the stage that writes it first, or correct the path in the config",
         ) from error
-    except (OSError, ValueError) as error:
-        raise AbawError(
-            f"store.json of {path} cannot be read ({error})",
-            where=str(path / "store.json"),
-            fix="restore it from a copy, or delete the store and run the stage again",
-        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise _garbled(path, f"cannot be read ({error})") from error
     if not isinstance(content, dict):
-        content = {}
+        raise _garbled(path, "holds no JSON object")
     return content
 
 
 def header_from_json(content: dict[str, Any], path: Path) -> StoreHeader:
+    """The header in store.json. Raises AbawError for a newer format, a missing or garbled entry, or an edited one."""
+    version = content.get("format_version")
+    if type(version) is not int or version < 1:
+        raise _garbled(path, f"has no format version ({version!r})")
+    if version > FORMAT_VERSION:
+        raise AbawError(
+            f"store {path} has format version {version}; this program reads up to {FORMAT_VERSION}",
+            where=str(path / "store.json"),
+            fix="update abaw: pip install --upgrade abaw",
+        )
+    wrong = [name for name, wanted in _TYPES.items() if not isinstance(content.get(name), wanted)]
+    if wrong:
+        raise _garbled(path, f"lacks or garbles {', '.join(wrong)}")
     try:
-        arrays = {
-            name: ArraySpec(spec["dtype"], tuple(spec["shape"]), spec["axis"])
-            for name, spec in content["arrays"].items()
-        }
-        return StoreHeader(
+        header = StoreHeader(
             kind=content["kind"],
             name=content["name"],
-            arrays=arrays,
+            arrays={name: _array_spec(entry) for name, entry in content["arrays"].items()},
             settings=content["settings"],
             recipe=content["recipe"],
-            trained_on=content["trained_on"],
-            label_order=content["label_order"],
-            format_version=content["format_version"],
+            trained_on=[dict(record) for record in content["trained_on"]],
+            label_order={head: [str(name) for name in names] for head, names in content["label_order"].items()},
+            format_version=version,
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise AbawError(
-            f"store.json of {path} lacks or garbles {error}",
-            where=str(path / "store.json"),
-            fix="restore it from a copy, or delete the store and run the stage again",
-        ) from error
+        if header.fingerprint != content["fingerprint"]:
+            raise _garbled(path, "was changed by hand: its fingerprint is not that of its settings")
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise _garbled(path, f"lacks or garbles {error}") from error
+    return header
+
+
+def _array_spec(entry: dict[str, Any]) -> ArraySpec:
+    np.dtype(entry["dtype"])
+    if entry["axis"] not in AXES:
+        raise ValueError(entry["axis"])
+    return ArraySpec(str(entry["dtype"]), tuple(int(number) for number in entry["shape"]), entry["axis"])
+
+
+def _garbled(path: Path, what: str) -> AbawError:
+    return AbawError(
+        f"store.json of {path} {what}",
+        where=str(path / "store.json"),
+        fix="restore it from a copy, or delete the store and run the stage again",
+    )

@@ -20,6 +20,7 @@ LAYERS = [
         "checkpoint",
         "tasks",
         "metrics",
+        "open_files",
         "editions",
         "config",
         "config_file",
@@ -41,13 +42,13 @@ LAYERS = [
 SIDEWAYS = {("encoders", "models")}
 # Within layer 1, and nothing else.
 LAYER_ONE = {
-    "checkpoint": {"publish"},
+    "checkpoint": {"provenance", "publish"},
     "config": set(),
     "config_file": {"config", "presets", "tasks"},
     "editions": {"tasks"},
     "scored": {"gaps", "postprocess", "store", "tasks"},
     "postprocess": {"publish"},
-    "store": {"provenance", "publish", "store_header"},
+    "store": {"open_files", "provenance", "publish", "store_header"},
     "store_header": {"provenance"},
     "tasks": {"metrics", "postprocess"},
 }

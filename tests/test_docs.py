@@ -33,7 +33,7 @@ FLAGS = {
     "extract-visual": "config device dry_run encoder json limit overwrite quiet set_ shard strict verbose",
     "extract-audio": "config device dry_run encoder json limit overwrite quiet set_ shard strict verbose",
     "fuse": "config device dry_run json overwrite quiet set_ task verbose",
-    "evaluate": "config json predictions quiet raw set_ split verbose",
+    "evaluate": "config json predictions quiet raw set_ verbose",
     "submit": "config edition json overwrite predictions quiet sample set_ task verbose",
     "synth": "json out portraits quiet seconds seed sheet verbose videos workers",
     "inspect": "json path quiet verbose verify",

@@ -83,14 +83,7 @@ class LabelReader:
         path = self.file(track)
         labels = read_label_file(path, self.task.heads[0])
         difference = labels.num_rows - num_rows
-        if difference:
-            self.differences[track.track_id] = difference
-        if abs(difference) > self._tolerance:
-            raise AbawError(
-                f"track {track.track_id} has {labels.num_rows} label rows but {num_rows} frames",
-                where=str(path),
-                fix="check that labels and media belong together, or raise data.max_row_difference",
-            )
+        self._note_difference(track, difference, f"{labels.num_rows} label rows but {num_rows} frames")
         return {self.task.heads[0].name: labels.fit(num_rows)}
 
     def file(self, track: Track) -> Path:
@@ -104,6 +97,16 @@ class LabelReader:
             where=str(self.path),
             fix="choose a labelled split",
         )
+
+    def _note_difference(self, track: Track, difference: int, what: str) -> None:
+        if difference:
+            self.differences[track.track_id] = difference
+        if abs(difference) > self._tolerance:
+            raise AbawError(
+                f"track {track.track_id} has {what}",
+                where=str(self.path if self.task.name == "mtl" else self.file(track)),
+                fix="check that labels and media belong together, or raise data.max_row_difference",
+            )
 
     def report_differences(self) -> None:
         """Say once how many tracks had label rows unlike their frames."""
@@ -119,6 +122,8 @@ class LabelReader:
                     self._mtl.update(read_mtl_file(self.path / name))
         rows = self._mtl.get(track.track_id, np.zeros((0, MTL_FIELDS), np.float32))
         inside = rows[rows[:, 0] < num_rows]
+        beyond = int(rows[:, 0].max()) + 1 - num_rows if len(inside) < len(rows) else 0
+        self._note_difference(track, beyond, f"{num_rows + beyond} label rows but {num_rows} frames")
         table = np.full((num_rows, MTL_FIELDS - 1), CLASS_INVALID, np.float32)
         table[:, :2] = VA_INVALID
         table[inside[:, 0].astype(np.int64)] = inside[:, 1:]
@@ -205,6 +210,11 @@ def _explain_rows(body: list[str], head: Head, path: Path) -> None:
                 where=f"{path}, line {number}",
                 fix=f"a row is {_row_rule(head)}",
             )
+    raise AbawError(
+        f"label file {path.name} cannot be read as a table of {head.name} labels",
+        where=str(path),
+        fix=f"a row is {_row_rule(head)}; nothing else may stand in it",
+    )
 
 
 def _row_rule(head: Head) -> str:

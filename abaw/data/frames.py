@@ -19,6 +19,7 @@ from abaw.store import FeatureStore
 RESIZE = "bicubic"  # recorded wherever a model's input is described
 CACHE_BYTES = 2 << 30
 READ_ROWS = 512
+SKIP_BYTES = 1 << 18  # reading over this many unwanted bytes costs about as much as another read
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,13 @@ def read_faces(
         offsets = store.read(track_id, "offsets")
     for start in range(0, len(rows), READ_ROWS):
         part = rows[start : start + READ_ROWS]
-        first, last = int(offsets[part[0]]), int(offsets[part[-1] + 1])
-        span = store.read(track_id, "jpeg", slice(first, last))
-        cuts = [(int(offsets[row]) - first, int(offsets[row + 1]) - first) for row in part]
-        faces = [
-            _decode(span[begin:end], store, track_id, int(row)) for (begin, end), row in zip(cuts, part, strict=True)
-        ]
+        skipped = offsets[part[1:]] - offsets[part[:-1] + 1]
+        faces: list[np.ndarray] = []
+        for near in np.split(part, np.flatnonzero(skipped > SKIP_BYTES) + 1):
+            first = int(offsets[near[0]])
+            span = store.read(track_id, "jpeg", slice(first, int(offsets[near[-1] + 1])))
+            cuts = zip(offsets[near] - first, offsets[near + 1] - first, near, strict=True)
+            faces += [_decode(span[begin:end], store, track_id, int(row)) for begin, end, row in cuts]
         images[start : start + READ_ROWS] = resize(faces, size)
     return images
 
@@ -139,13 +141,13 @@ class FrameTable:
                 self._fill(int(number))
             return self._cache[indices]
         images = np.empty((len(indices), self.size, self.size, 3), np.uint8)
-        for place, (index, number) in enumerate(zip(indices, numbers, strict=True)):
-            ref = self.refs[number]
-            row = ref.rows[index - self._starts[number]]
-            offsets = self._offsets.get(int(number))
+        for number in np.unique(numbers).tolist():
+            ref, places = self.refs[number], np.flatnonzero(numbers == number)
+            offsets = self._offsets.get(number)
             if offsets is None:
-                offsets = self._offsets[int(number)] = ref.store.read(ref.track_id, "offsets")
-            images[place] = read_faces(ref.store, ref.track_id, np.array([row]), self.size, offsets=offsets)[0]
+                offsets = self._offsets[number] = ref.store.read(ref.track_id, "offsets")
+            rows, order = np.unique(ref.rows[indices[places] - self._starts[number]], return_inverse=True)
+            images[places] = read_faces(ref.store, ref.track_id, rows, self.size, offsets=offsets)[order]
         return images
 
     def _fill(self, number: int) -> None:

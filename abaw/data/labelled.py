@@ -1,10 +1,10 @@
-"""Labelled frames of a split: which rows of which tracks have both a face and a label, and the labels."""
+"""What training may use: tasks with labels of their own, frames with both a face and a label, and their hashes."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +12,9 @@ import numpy as np
 from abaw.data.annotations import LabelReader, Labels, concatenate
 from abaw.data.frames import FrameRef, spread
 from abaw.data.manifest import Track
-from abaw.errors import AbawError
+from abaw.errors import AbawError, ExitCode, choose
 from abaw.store import FeatureStore
+from abaw.tasks import TASKS, Task
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +43,32 @@ class LabelledFrames:
         for ref in self.refs:
             digest.update(f"{ref.track_id}:{len(ref)}\n".encode())
             digest.update(ref.rows.astype("<i8").tobytes())
-        for name in sorted(self.labels):
-            values, mask = self.labels[name].values, self.labels[name].mask
-            digest.update(np.where(mask, values, 0).astype("<f4").tobytes() + mask.tobytes())
+        digest.update(labels_sha256({"": self.labels}).encode())
         return digest.hexdigest()
+
+
+def trainable_task(name: str, *, where: str) -> Task:
+    """The task of that name. Raises AbawError for an unknown one, or one that has no labels of its own."""
+    task = choose(TASKS, name, what="task", where=where)
+    if task.train_on is not None:
+        raise AbawError(
+            f'task "{name}" has no labels of its own to train on',
+            where=f"{where} or --task",
+            fix=f"train on {task.train_on}: --task {task.train_on}; {name.upper()} is decided from its scores later",
+            code=ExitCode.CONFIG,
+        )
+    return task
+
+
+def labels_sha256(labels: Mapping[str, Mapping[str, Labels]]) -> str:
+    """Hash of labels by track and head, in the order of the tracks; what an unlabelled element holds does not count."""
+    digest = hashlib.sha256()
+    for track_id, heads in labels.items():
+        for name in sorted(heads):
+            values, mask = heads[name].values, heads[name].mask
+            digest.update(f"{track_id}/{name}:{len(mask)}\n".encode())
+            digest.update(np.where(mask, values, 0).astype("<f4").tobytes() + mask.tobytes())
+    return digest.hexdigest()
 
 
 def labelled_frames(

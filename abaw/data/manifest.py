@@ -156,9 +156,9 @@ def _mtl_tracks(path: Path) -> Iterator[tuple[str, str]]:
 def _listed(path: Path, task: str) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise AbawError(
-            f"the list of test tracks of task {task} cannot be read ({error.strerror})",
+            f"the list of test tracks of task {task} cannot be read ({error})",
             where=f"data.test.{task} = {path}",
             fix="correct the path, or remove the key",
         ) from error

@@ -16,7 +16,7 @@ from abaw.gaps import fill
 from abaw.provenance import check_recipe, combine_trained_on
 from abaw.store import FeatureStore
 
-MIN_STD = 1e-4  # a constant column stays near zero instead of blowing up
+MIN_STD = 1e-4  # below it a column counts as constant and is only centred
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class FeatureStreams:
         count, total, squares = np.concatenate(sums, axis=1)
         mean = total / np.maximum(count, 1)
         std = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
-        return mean.astype(np.float32), np.maximum(std, MIN_STD).astype(np.float32)
+        return mean.astype(np.float32), np.where(std < MIN_STD, 1.0, std).astype(np.float32)
 
 
 def window_starts(num_rows: int, window: int, stride: int) -> list[int]:

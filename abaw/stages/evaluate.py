@@ -17,7 +17,7 @@ from abaw.errors import AbawError
 from abaw.scored import Predictions
 from abaw.tasks import TASKS, Problem, Task, measure
 
-GAP = "hold"
+SPLIT = "val"  # the split whose tracks finetune and fuse score and that has labels
 PARTS_PER_LINE = 6
 
 
@@ -33,14 +33,14 @@ class Evaluation:
     coverage: float
 
 
-def run(cfg: Config, *, predictions: Sequence[Path] = (), split: str | None = None, raw: bool = False) -> Summary:
+def run(cfg: Config, *, predictions: Sequence[Path] = (), raw: bool = False) -> Summary:
     """Evaluate predictions stores: those given, else those of the config, else all under predictions/.
 
     ``raw`` leaves post.json aside. Raises AbawError when a labelled track has no predictions.
     """
     paths = list(predictions) or list(cfg.evaluate.predictions) or _all_predictions(cfg)
     manifest = Manifest.from_config(cfg.data)
-    results = [evaluate(cfg, Predictions(path, raw=raw), manifest, split=split or cfg.evaluate.split) for path in paths]
+    results = [evaluate(cfg, Predictions(path, raw=raw), manifest) for path in paths]
     data: dict[str, Any] = {"results": [vars(result) for result in results]}
     return Summary("evaluate", [], data=data, text="\n\n".join(_table(result) for result in results))
 
@@ -57,18 +57,18 @@ def _all_predictions(cfg: Config) -> list[Path]:
     return found
 
 
-def evaluate(cfg: Config, predictions: Predictions, manifest: Manifest, *, split: str) -> Evaluation:
-    """Metrics over all labelled rows of a split, pooled over its tracks."""
+def evaluate(cfg: Config, predictions: Predictions, manifest: Manifest) -> Evaluation:
+    """Metrics over all labelled rows of the validation split, pooled over its tracks."""
     task = TASKS[predictions.task.train_on or predictions.task.name]
-    tracks = manifest.select(task=task.name, split=split)
-    _require_tracks(predictions, tracks, task.name, split)
+    tracks = manifest.select(task=task.name, split=SPLIT)
+    _require_tracks(predictions, tracks, task.name)
     reader = LabelReader(cfg.data, task)
     labels: dict[str, list[Labels]] = {head.name: [] for head in task.heads}
     decisions: dict[str, list[np.ndarray]] = {head.name: [] for head in task.heads}
     valid = []
     for track in tracks:
         num_rows = predictions.store.num_rows(track.track_id)
-        decided = predictions.decide(track.track_id, gap=GAP)
+        decided = predictions.decide(track.track_id, gap=cfg.submit_for(predictions.task.name).gap)
         for name, own in reader.labels(track, num_rows).items():
             labels[name].append(own)
             decisions[name].append(decided.decisions[name])
@@ -85,28 +85,28 @@ def evaluate(cfg: Config, predictions: Predictions, manifest: Manifest, *, split
     num_rows = int(labelled.sum())
     if not num_rows:
         raise AbawError(
-            f"no row of the {split} split has a label of task {task.name}",
+            f"no row of the {SPLIT} split has a label of task {task.name}",
             where=str(reader.path),
-            fix="check data.annotations, or choose another --split",
+            fix="check data.annotations: every row is marked as not annotated",
         )
     coverage = float(np.concatenate(valid)[labelled].mean())
     return Evaluation(predictions.store.path.name, task.name, metrics, len(tracks), num_rows, coverage)
 
 
-def _require_tracks(predictions: Predictions, tracks: list[Track], task: str, split: str) -> None:
+def _require_tracks(predictions: Predictions, tracks: list[Track], task: str) -> None:
     path = predictions.store.path
     if not tracks:
         raise AbawError(
-            f"task {task} has no tracks in the {split} split",
+            f"task {task} has no tracks in the {SPLIT} split",
             where="data.annotations",
-            fix="check the label folders, or choose another --split",
+            fix="check that the label folder holds Validation_Set with a file per track",
         )
     missing = [track.track_id for track in tracks if track.track_id not in predictions.store]
     if missing:
         raise AbawError(
-            f"{path.name} lacks {len(missing)} of {len(tracks)} {split} tracks: {', '.join(missing[:5])}",
+            f"{path.name} lacks {len(missing)} of {len(tracks)} {SPLIT} tracks: {', '.join(missing[:5])}",
             where=str(path),
-            fix="run the stage that wrote it again without --limit",
+            fix="align and extract them, then run the stage that wrote it again: it adds what is missing",
         )
 
 

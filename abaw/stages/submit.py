@@ -51,8 +51,9 @@ def run(
             where=str(store),
             fix=f"give the predictions of task {task_name}",
         )
+    differences = _row_differences(scored, rows, tolerance=cfg.data.max_row_difference)
     lines, filled = build_lines(scored, rows, gap=table.gap)
-    folder = table.output or cfg.run.output / "submissions" / f"{chosen.name}-{task_name}"
+    folder = (table.output or cfg.run.output / "submissions") / f"{chosen.name}-{task_name}"
     text = "\n".join([submission.header, *lines]) + "\n"
     _require_same_rows(text, rows, submission)
     path = folder / submission.filename
@@ -62,6 +63,7 @@ def run(
         ("predictions", str(store)),
         ("rows", f"{len(lines)} in {len(rows.tracks)} tracks, as in {sample_path.name}"),
         ("filled", f"{sum(filled.values())} rows without a prediction of their own, policy {table.gap}"),
+        ("unlike", _describe_differences(differences)),
         ("written", str(path)),
     ]
     return Summary("submit", shown, data={**dict(shown), "filled_by_track": filled})
@@ -98,6 +100,31 @@ def _require_tracks(scored: Predictions, sample: SampleRows) -> None:
         )
 
 
+def _row_differences(scored: Predictions, sample: SampleRows, *, tolerance: int) -> dict[str, int]:
+    """Sample rows minus frames of tracks where they differ. Raises AbawError beyond the tolerance."""
+    found = {}
+    for index, track_id in enumerate(sample.tracks):
+        if track_id not in scored.store:
+            continue  # named by the next check
+        asked, frames = int(sample.rows[sample.track_index == index].max()) + 1, scored.store.num_rows(track_id)
+        if asked != frames:
+            found[track_id] = asked - frames
+        if asked - frames > tolerance:
+            raise AbawError(
+                f"the sample asks for row {asked} of track {track_id}, which has {frames} frames",
+                where=str(scored.store.path),
+                fix="check that sample and videos belong together, or raise data.max_row_difference",
+            )
+    return found
+
+
+def _describe_differences(differences: dict[str, int]) -> str:
+    if not differences:
+        return "none: the sample's rows are the tracks' frames"
+    shown = ", ".join(f"{name} {number:+d}" for name, number in list(differences.items())[:5])
+    return f"{len(differences)} tracks have sample rows unlike their frames: {shown}"
+
+
 def _require_same_rows(text: str, sample: SampleRows, submission: Submission) -> None:
     """The written text must name exactly the sample's images in its order."""
     images = [line.partition(",")[0] for line in text.splitlines()[1:]]
@@ -108,12 +135,12 @@ def _require_same_rows(text: str, sample: SampleRows, submission: Submission) ->
 
 def write_file(path: Path, text: str, *, overwrite: bool) -> None:
     """Publish the file. Raises AbawError when it is there with other content, unless ``overwrite``."""
-    if path.exists() and path.read_bytes() == text.encode():
+    if path.is_file() and path.read_bytes() == text.encode():
         return
-    if path.exists() and not overwrite:
+    if path.is_dir() or (path.exists() and not overwrite):
         raise AbawError(
-            f"{path} is there with other content",
+            f"{path} is there {'as a folder' if path.is_dir() else 'with other content'}",
             where="abaw submit",
-            fix="pass --overwrite, or name another folder in submit.output",
+            fix="move it away, pass --overwrite, or name another folder in submit.output",
         )
     publish_text(path, text)

@@ -24,7 +24,8 @@ def file(tmp_path: Path) -> Path:
 def test_what_is_saved_is_loaded(file: Path) -> None:
     weights, header = load_checkpoint(file, kind="mae")
     assert torch.equal(weights["weight"], torch.ones(2, 3))
-    assert header == {**HEADER, "format_version": 1}
+    unknown = {"fingerprint": "unknown", "settings": {}}
+    assert header == {"recipe": unknown, **HEADER, "format_version": 1}
 
 
 def test_no_temporary_file_is_left(file: Path) -> None:

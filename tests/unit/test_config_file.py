@@ -70,14 +70,16 @@ def test_a_preset_fills_what_the_table_leaves_out(tmp_path):
 
 
 def test_an_unknown_preset_lists_the_names(tmp_path):
-    with pytest.raises(AbawError, match='unknown preset "vit_huge"') as caught:
+    with pytest.raises(AbawError, match="1 problem") as caught:
         load(tmp_path, '[pretrain]\npreset = "vit_huge"\n')
-    assert "vit_base_224" in caught.value.fix
+    assert caught.value.where.startswith('pretrain.preset  unknown name "vit_huge"')
+    assert "vit_" in caught.value.where
 
 
 def test_an_unknown_task_table_is_refused(tmp_path):
-    with pytest.raises(AbawError, match='unknown task "vaa"'):
+    with pytest.raises(AbawError, match="1 problem") as caught:
         load(tmp_path, "[fuse.vaa]\nlr = 1\n")
+    assert caught.value.where == 'fuse.vaa  unknown key or task "vaa" (did you mean "va"?)'
 
 
 @pytest.mark.parametrize("text", ["lr=1", "fuse.lr", "fuse.=1", ".lr=1"])
@@ -101,3 +103,44 @@ def test_a_named_encoder_is_checked_too(tmp_path):
     with pytest.raises(AbawError, match="1 problem") as caught:
         load(tmp_path, '[encoders.mine]\nencoder = "mae"\nweight = "x"\n')
     assert caught.value.where == 'encoders.mine.weight  unknown key (did you mean "weights"?)'
+
+
+def test_labels_of_an_unknown_task_are_refused(tmp_path):
+    with pytest.raises(AbawError, match="1 problem") as caught:
+        load(tmp_path, '[data.annotations]\nexp = "x"\n')
+    assert caught.value.where == 'data.annotations.exp  unknown task "exp" (did you mean "expr"?)'
+
+
+def test_the_files_folder_cannot_be_set(tmp_path):
+    with pytest.raises(AbawError) as caught:
+        load(tmp_path, 'root = "x"\n')
+    assert caught.value.where == "root  unknown key"
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "out").write_text("x")
+    with pytest.raises(AbawError, match="1 problem") as caught:
+        load(tmp_path, '[run]\noutput = "out"\n')
+    assert "is not a folder" in caught.value.where
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[finetune]\nsteps = "100"\n', "finetune.steps  expected a whole number"),
+        ("[fuse]\nsteps = true\n", "fuse.steps  expected a whole number"),
+        ("[fuse]\nlr = inf\n", "fuse.lr"),
+        ('[data]\nvideos = ""\n', "data.videos"),
+        ("[fuse_tasks.va]\nlr = 1\n", "fuse_tasks  unknown key"),
+    ],
+)
+def test_what_only_looks_like_a_value_is_refused(tmp_path, text, problem):
+    with pytest.raises(AbawError) as caught:
+        load(tmp_path, text)
+    assert problem in caught.value.where
+
+
+def test_a_wrong_preset_stands_beside_the_other_problems(tmp_path):
+    with pytest.raises(AbawError, match="2 problems") as caught:
+        load(tmp_path, '[fuse]\nmodel = "netese"\nlr = "abc"\n')
+    assert 'fuse.model  unknown name "netese" (did you mean "netease"?)' in caught.value.where

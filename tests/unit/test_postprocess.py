@@ -31,3 +31,20 @@ def test_a_garbled_file_is_an_error_of_ours(tmp_path):
     (tmp_path / "post.json").write_text('{"halfwidth": 3}')
     with pytest.raises(AbawError, match=r"post\.json"):
         load_post(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"half_width": "x"}',
+        '{"half_width": {"va": -3}}',
+        '{"clip": [1, 2, 3]}',
+        '{"thresholds": [1]}',
+        "[]",
+        '{"clip": [NaN, 1]}',
+    ],
+)
+def test_values_of_another_form_are_errors_of_ours(tmp_path, text):
+    (tmp_path / "post.json").write_text(text)
+    with pytest.raises(AbawError, match=r"post\.json"):
+        load_post(tmp_path)

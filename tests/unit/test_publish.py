@@ -44,3 +44,14 @@ def test_a_discarded_folder_leaves_nothing(tmp_path):
     publish_text(tmp_path / "s/a.txt", "x")
     discard(tmp_path / "s")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_published_file_has_the_users_ordinary_mode(tmp_path):
+    def write_private(path):
+        path.unlink()
+        path.write_text("x")
+        path.chmod(0o600)
+
+    publish_text(tmp_path / "a.txt", "x")
+    publish(tmp_path / "b.txt", write_private)
+    assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode

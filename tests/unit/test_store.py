@@ -158,11 +158,11 @@ def test_ordinary_track_names_pass(name):
     check_track_id(name, where="here")
 
 
-def test_more_tracks_than_handles_read_right(tmp_path):
+def test_more_tracks_than_handles_read_right(tmp_path, monkeypatch):
     store = FeatureStore.create(tmp_path / "s", make_header())
     for index in range(12):
         store.write(f"t{index}", rows(2, index), fps=25)
-    store._max_handles = 4
+    monkeypatch.setattr("abaw.open_files.open_files_allowed", lambda: 4)
     assert [store.read(f"t{i}", "features")[0, 0] for i in (*range(12), *range(12))] == [*range(12), *range(12)]
     assert len(store._handles) == 4
 
@@ -227,3 +227,73 @@ def test_a_note_does_not_change_the_fingerprint(tmp_path):
     again = FeatureStore.create(tmp_path / "s", make_header())
     assert again.notes == {"host": "here"}
     assert again.fingerprint == store.fingerprint
+
+
+def test_several_stores_share_the_descriptors(tmp_path, monkeypatch):
+    monkeypatch.setattr("abaw.open_files.open_files_allowed", lambda: 6)
+    stores = [FeatureStore.create(tmp_path / name, make_header()) for name in "ab"]
+    for store in stores:
+        for index in range(8):
+            store.write(f"t{index}", rows(2, index), fps=25)
+    for index in (*range(8), *range(8)):
+        for store in stores:
+            assert store.read(f"t{index}", "features")[0, 0] == index
+    assert [len(store._handles) for store in stores] == [3, 3]
+
+
+LIMITED = """
+import resource, sys, numpy as np
+from pathlib import Path
+from abaw import open_files
+from abaw.store import FeatureStore
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+open_files.open_files_allowed = lambda: 1000
+store = FeatureStore.open(Path(sys.argv[1]))
+for name in store.track_ids():
+    store.read(name, "features")
+"""
+
+
+def test_too_few_descriptors_do_not_look_like_damage(tmp_path):
+    store = FeatureStore.create(tmp_path / "s", make_header())
+    for index in range(60):
+        store.write(f"t{index}", rows(1), fps=25)
+    result = subprocess.run([sys.executable, "-c", LIMITED, tmp_path / "s"], capture_output=True, text=True)
+    assert "this process may not open more files" in result.stderr
+    assert "delete" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"notes": None},
+        {"recipe": None},
+        {"trained_on": 5},
+        {"label_order": [1]},
+        {"arrays": {"features": {"dtype": "float99", "shape": [3], "axis": "T"}}},
+        {"format_version": "1"},
+        {"format_version": True},
+        {"settings": {"edited": 1}},
+        {"fingerprint": "0000"},
+    ],
+)
+def test_a_header_changed_by_hand_is_an_error_of_ours(tmp_path, change):
+    FeatureStore.create(tmp_path / "s", make_header())
+    path = tmp_path / "s/store.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(AbawError):
+        FeatureStore.open(tmp_path / "s")
+
+
+def test_a_store_cannot_start_where_a_file_is(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(AbawError):
+        FeatureStore.create(tmp_path / "file/s", make_header())
+
+
+def test_overwriting_a_linked_store_keeps_the_link(tmp_path):
+    FeatureStore.create(tmp_path / "real", make_header()).write("a", rows(2), fps=25)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    store = FeatureStore.create(tmp_path / "link", make_header(size_px=112), overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert store.track_ids() == []

@@ -133,3 +133,10 @@ def test_a_multi_task_row_with_fifteen_fields_is_refused(tmp_path):
 def test_fit_keeps_values_in_place(tmp_path):
     labels = read_label_file(write(tmp_path, "valence,arousal\n0.1,0.2\n0.3,0.4\n"), VA).fit(3)
     assert np.allclose(labels.values, [[0.1, 0.2], [0.3, 0.4], [0, 0]])
+
+
+def test_multi_task_rows_past_the_media_are_refused(tmp_path):
+    write(tmp_path, f"header\nv/00009.jpg{MTL_ROW}\n", "training_set_annotations.txt")
+    reader = LabelReader(DataConfig(annotations={"mtl": tmp_path}), TASKS["mtl"])
+    with pytest.raises(AbawError, match="9 label rows but 3 frames"):
+        reader.labels(Track("v", None, {"mtl": "train"}), 3)

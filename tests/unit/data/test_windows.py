@@ -118,3 +118,9 @@ def test_an_unknown_alignment_only_warns(tmp_path):
     visual = make_store(tmp_path / "visual-x", "visual", {"a": [1]})
     other = make_store(tmp_path / "audio-y", "audio", {"a": [1]}, recipe={"fingerprint": "unknown", "settings": {}})
     assert "unknown" in FeatureStreams([visual], [other], gap="hold").check(["a"])[0]
+
+
+def test_a_constant_column_is_only_centred(tmp_path):
+    visual = make_store(tmp_path / "visual-x", "visual", {"a": [1]}, dim=1, offset=7)
+    mean, std = FeatureStreams([visual], [], gap="hold").statistics(["a"])
+    assert (mean[0], std[0]) == (7, 1)

@@ -119,9 +119,8 @@ def test_evaluate_and_submit_use_the_same_post_json(project):
         (["submit", "--task", "expr"], 4, "does not belong to task expr"),
         (["submit", "predictions/none"], 4, "there is no predictions store"),
         (["evaluate", "predictions/none"], 4, "there is no predictions store"),
-        (["evaluate", "--split", "train"], 4, "lacks 1 of 1 train tracks: a"),
         (["evaluate", "-c", "none.toml"], 3, "there is no configuration file"),
-        (["evaluate", "--set", "evaluate.splitt=1"], 3, 'did you mean "split"?'),
+        (["evaluate", "--set", "evaluate.au_masc=1"], 3, 'did you mean "au_mask"?'),
         (["inspect", "none"], 4, "does not exist"),
         (["inspect", "videos"], 4, "is no store, checkpoint or run folder"),
         (["nonsense"], 2, "No such command"),
@@ -158,9 +157,10 @@ def test_a_label_file_of_the_wrong_task_is_named(project):
 
 
 def test_a_predictions_store_of_unknown_labels_is_refused(project):
-    path = project / "predictions/fuse-va-netease/store.json"
-    path.write_text(path.read_text().replace('"arousal"', '"arousel"'))
-    result = invoke("evaluate")
+    arrays = {"scores/va": ArraySpec("float32", (2,))}
+    order = {"va": ["valence", "arousel"]}
+    FeatureStore.create(project / "predictions/x", StoreHeader("predictions", "x", arrays, {}, label_order=order))
+    result = invoke("evaluate", "predictions/x")
     assert (result.exit_code, "fit no known task" in result.stderr) == (4, True)
 
 
@@ -182,3 +182,57 @@ def test_inspect_reports_a_damaged_track_and_goes_on(project):
 
 def test_inspect_describes_one_track(project):
     assert "float32[3, 2]" in invoke("inspect", "predictions/fuse-va-netease/t1.h5").stdout
+
+
+def test_smoothing_does_not_depend_on_how_many_rows_the_sample_asks_for(project):
+    post = {"half_width": {"va": 3}, "thresholds": {}, "clip": [-1.0, 1.0], "fitted_on": "test"}
+    (project / "predictions/fuse-va-netease/post.json").write_text(json.dumps(post))
+    invoke("submit")
+    whole = (project / "submissions/10-va/predictions.txt").read_text().splitlines()
+    (project / "sample.txt").write_text("\n".join(SAMPLE.splitlines()[:3]) + "\n")
+    invoke("submit", "--overwrite")
+    assert (project / "submissions/10-va/predictions.txt").read_text().splitlines() == whole[:3]
+
+
+def test_a_track_without_any_scored_row_gets_neutral_answers_and_is_counted(project):
+    store = FeatureStore.open(project / "predictions/fuse-va-netease")
+    store.write("t1", {"valid": np.zeros(3, bool), "scores/va": np.zeros((3, 2), np.float32)}, fps=25)
+    result = invoke("submit")
+    assert result.exit_code == 0
+    assert "t1/00001.jpg,0.000000,0.000000" in (project / "submissions/10-va/predictions.txt").read_text()
+    assert "4 rows without a prediction of their own" in result.stdout
+
+
+def test_one_tasks_sample_is_not_taken_for_another(project):
+    text = (project / "data.toml").read_text() + "[submit.expr]\nedition = '8'\n"
+    (project / "data.toml").write_text(text)
+    assert "no sample file is given for task expr" in invoke("submit", "--task", "expr").stderr
+    assert invoke("submit").exit_code == 0
+
+
+def test_a_configured_folder_holds_one_folder_per_edition_and_task(project):
+    assert invoke("submit", "--set", "submit.output=handed-in").exit_code == 0
+    assert (project / "handed-in/10-va/predictions.txt").is_file()
+
+
+def test_a_sample_that_asks_for_many_more_rows_is_refused(project):
+    (project / "sample.txt").write_text(SAMPLE + "t1/20000.jpg,0,0\n")
+    result = invoke("submit")
+    assert (result.exit_code, "asks for row 20000 of track t1, which has 3 frames" in result.stderr) == (4, True)
+    assert not (project / "submissions").exists()
+
+
+def test_a_sample_one_row_longer_is_settled_and_said(project):
+    assert "1 tracks have sample rows unlike their frames: t1 +1" in invoke("submit").stdout
+
+
+def test_a_folder_in_the_way_of_the_file_is_a_message(project):
+    (project / "submissions/10-va/predictions.txt").mkdir(parents=True)
+    assert invoke("submit").exit_code == 4
+
+
+def test_thresholds_that_do_not_fit_the_units_are_refused(project):
+    path = project / "predictions/fuse-va-netease/post.json"
+    path.write_text(json.dumps({"thresholds": {"va": [0.5]}}))
+    result = invoke("evaluate")
+    assert (result.exit_code, "1 thresholds for the 2 outputs of va" in result.stderr) == (4, True)
