@@ -6,10 +6,13 @@ Knows nothing of what a unit does. No torch.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 # When the first so many tracks all failed with one message, the set-up is wrong, not the videos.
 GIVE_UP_AFTER = 20
+PR_SET_PDEATHSIG = 1  # prctl(2): the signal a process gets when its parent dies
 # Read once by the numeric libraries, when they are loaded: they must be set before a worker starts.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -133,13 +137,13 @@ def shard(items: Sequence[T], spec: str | None) -> list[T]:
     return list(items[int(first) - 1 :: int(second)])
 
 
-def refuse_overwrite_of_parts(*, overwrite: bool, shard: str | None, store: Path) -> None:
-    """AbawError (usage) for --overwrite with --shard: each part would delete what the others made."""
-    if overwrite and shard not in (None, "1/1"):
+def refuse_overwrite_of_parts(*, overwrite: bool, shard: str | None, limit: int | None, store: Path) -> None:
+    """AbawError (usage) for --overwrite with --shard or --limit: all tracks would go, and only some come back."""
+    if overwrite and (shard not in (None, "1/1") or limit is not None):
         raise AbawError(
-            "--overwrite with --shard would let each part delete what the others made",
+            f"--overwrite with {'--limit' if limit is not None else '--shard'} would delete tracks that are not redone",
             where="--overwrite",
-            fix=f"delete {store} once, then run the parts without --overwrite",
+            fix=f"delete {store}, or the files of those tracks in it, and run without --overwrite",
             code=ExitCode.USAGE,
         )
 
@@ -179,6 +183,7 @@ def _pooled(units: Sequence[Unit], work: Work, *, workers: int) -> Iterator[tupl
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
     finished = False
     try:
+        signal_before = _end_by_sigterm()
         with _one_thread_each():  # submitting starts the workers
             futures: dict[Future[list[TrackResult]], int] = {
                 pool.submit(_run_whole_unit, unit, work): index for index, unit in enumerate(units)
@@ -190,6 +195,8 @@ def _pooled(units: Sequence[Unit], work: Work, *, workers: int) -> Iterator[tupl
         finished = True
     finally:
         _end(pool, finished=finished)
+        if signal_before is not None:
+            signal.signal(signal.SIGTERM, signal_before)
 
 
 def _end(pool: ProcessPoolExecutor, *, finished: bool) -> None:
@@ -230,8 +237,20 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
+def _end_by_sigterm() -> Any:
+    """Let SIGTERM (a job scheduler, `timeout`) raise SystemExit, so that the workers are ended too.
+
+    Returns the handler to put back; None outside the main thread, which alone may set one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+
 def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
+    if sys.platform == "linux":  # a parent that is killed cannot: then the kernel does
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _run_whole_unit(unit: Unit, work: Work) -> list[TrackResult]:
@@ -247,10 +266,8 @@ def _run_unit(unit: Unit, work: Work) -> Iterator[TrackResult]:
             told.add(result.track_id)
             yield replace(result, seconds=time.monotonic() - started)
             started = time.monotonic()
-    except AbawError as err:
-        failed = TrackResult("", "failed", message=_one_line(err), error=err)
     except Exception as err:
-        failed = TrackResult("", "failed", f"{type(err).__name__}: {err}", bug=True, traceback=traceback.format_exc())
+        failed = _failure("", err)
     else:
         return
     seconds = time.monotonic() - started
@@ -259,8 +276,18 @@ def _run_unit(unit: Unit, work: Work) -> Iterator[TrackResult]:
             yield replace(failed, track_id=track.track_id, seconds=seconds)
 
 
-def _one_line(err: AbawError) -> str:
-    return f"{err.what} (fix: {err.fix})"
+def attempt(track_id: str, work: Callable[[], TrackResult]) -> TrackResult:
+    """Result of the work on one track of a unit, whose failure must not be its neighbours'."""
+    try:
+        return work()
+    except Exception as err:
+        return _failure(track_id, err)
+
+
+def _failure(track_id: str, err: Exception) -> TrackResult:
+    if isinstance(err, AbawError):
+        return TrackResult(track_id, "failed", f"{err.what} (fix: {err.fix})", error=err)
+    return TrackResult(track_id, "failed", f"{type(err).__name__}: {err}", bug=True, traceback=traceback.format_exc())
 
 
 class _Guard:

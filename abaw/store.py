@@ -173,7 +173,16 @@ class FeatureStore:
             if value.dtype.kind == "f":
                 _require_finite(value, name=name, track_id=track_id, path=self.path)
             checked[name] = np.ascontiguousarray(value)
+        if self.header.kind != "faces":
+            self._require_zeros(track_id, checked)
         return checked
+
+    def _require_zeros(self, track_id: str, arrays: dict[str, np.ndarray]) -> None:
+        """Rows that are not valid hold zeros; faces keep the raw score and box of what was refused."""
+        for name, value in arrays.items():
+            if self.header.arrays.get(name, VALID_SPEC).dtype.startswith("float") and value[~arrays["valid"]].any():
+                msg = f"track {track_id}: {name} holds data in rows that are not valid"
+                raise ValueError(msg)
 
     def _write_file(self, path: Path, arrays: dict[str, np.ndarray], fps: float) -> None:
         with h5py.File(path, "w", libver=("v110", "v110")) as file:

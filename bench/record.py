@@ -22,14 +22,15 @@ def make_record(
     limit: float | None = None,
     higher_is_better: bool,
     note: str,
+    use_mean: bool = False,
     **extra: Any,
 ) -> dict[str, Any]:
-    """Record of repeated measurements: ``value`` is their median, ``spread`` their smallest and largest.
+    """Record of repeated measurements: ``value`` is their median or mean, ``spread`` their smallest and largest.
 
-    ``ratio`` is value / limit; ``met`` says whether the median keeps the limit; ``note`` says what was measured and
+    ``ratio`` is value / limit; ``met`` says whether the value keeps the limit; ``note`` says what was measured and
     what ours does that the limit does not.
     """
-    value = statistics.median(values)
+    value = statistics.mean(values) if use_mean else statistics.median(values)
     met = None if limit is None else (value >= limit if higher_is_better else value <= limit)
     return {
         "name": name,

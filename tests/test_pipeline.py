@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -174,6 +178,22 @@ def test_a_lost_track_is_redone_alone(inside):
     assert {name for name in before if before[name] != after[name]} == {str(path)}
 
 
+def test_a_damaged_track_of_faces_fails_alone(inside):
+    path = next((inside / "features/faces").glob("2-*_left.h5"))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    for command in ("extract-visual", "extract-audio"):
+        encoder = "landmarks" if command == "extract-visual" else "logmel"
+        name = f"new{command[8:10]}"
+        result = invoke(command, "--encoder", name, "--set", f"encoders.{name}.encoder={encoder}", code=6)
+        assert [line for line in result.stderr.splitlines() if line.startswith("failed:")] == [
+            line for line in result.stderr.splitlines() if line.startswith(f"failed: {path.stem}:")
+        ]
+    path.write_bytes(content)
+    for folder in (inside / "features").glob("*-new*"):
+        shutil.rmtree(folder)
+
+
 def test_a_missing_track_stops_the_fusion_before_any_training(inside):
     path = next((inside / "features/audio-logmel").glob("3-*.h5"))
     content = path.read_bytes()
@@ -219,6 +239,17 @@ def test_dry_run_of_a_finished_stage_says_so(inside):
     for command in COMMANDS[:10]:
         assert "done" in invoke(*command, "--dry-run").stdout
     assert snapshot(inside) == before
+
+
+def test_an_interrupt_leaves_nothing_half_written(tmp_path):
+    command = [sys.executable, "-m", "abaw", "synth", str(tmp_path / "set"), "--videos", "40", "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted: nothing half-written is left" in stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_unreadable_video_is_reported_and_the_others_are_done(inside, tmp_path):

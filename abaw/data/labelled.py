@@ -60,6 +60,17 @@ def trainable_task(name: str, *, where: str) -> Task:
     return task
 
 
+def require_labels(labels: Mapping[str, Mapping[str, Labels]], task: Task, *, split: str) -> None:
+    """Raise AbawError when a head has no label in any track of a split."""
+    for head in task.heads:
+        if not any(heads[head.name].mask.any() for heads in labels.values()):
+            raise AbawError(
+                f"no row of the {split} split has a label of {head.name}",
+                where=f"data.annotations, {len(labels)} tracks of task {task.name}",
+                fix="check the label files: every row is marked as not annotated",
+            )
+
+
 def labels_sha256(labels: Mapping[str, Mapping[str, Labels]]) -> str:
     """Hash of labels by track and head, in the order of the tracks; what an unlabelled element holds does not count."""
     digest = hashlib.sha256()

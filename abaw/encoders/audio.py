@@ -21,6 +21,8 @@ from abaw.errors import AbawError, ExitCode, choose
 # Band energies below this are taken as this before the logarithm: ten times the quantisation noise of 16-bit sound.
 POWER_FLOOR = 1e-6
 BLOCK_TOKENS = 1024
+F_MIN = 20.0  # Hz
+MEL_SCALE = "htk"
 
 
 class AudioOptions(NamedTuple):
@@ -73,6 +75,8 @@ class LogMel:
             "sample_rate": self.sample_rate,
             "num_mels": self.dim,
             "fft": self._fft,
+            "f_min": F_MIN,
+            "mel_scale": MEL_SCALE,
             "power_floor": POWER_FLOOR,
         }
 
@@ -121,7 +125,7 @@ def _mel_spectrogram(**options: Any) -> torch.nn.Module:
     prepare_torchaudio()
     from torchaudio.transforms import MelSpectrogram
 
-    return MelSpectrogram(f_min=20.0, power=2.0, norm=None, mel_scale="htk", **options).eval()
+    return MelSpectrogram(f_min=F_MIN, power=2.0, norm=None, mel_scale=MEL_SCALE, **options).eval()
 
 
 def _cut(waveform: np.ndarray, start: int, length: int) -> np.ndarray:

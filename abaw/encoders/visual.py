@@ -1,6 +1,6 @@
 """Visual encoders: aligned faces in, one vector per face out.
 
-Adding an encoder is adding a builder and a line of VISUAL_ENCODERS. Knows nothing of stores, tracks or
+Adding an encoder is adding a builder and an entry of VISUAL_ENCODERS. Knows nothing of stores, tracks or
 configuration files.
 
 Shapes: ``N`` faces, ``S`` the encoder's image size in pixels, ``D`` feature dim.
@@ -170,16 +170,24 @@ def _landmarks(_options: VisualOptions) -> VisualEncoder:
     return Landmarks()
 
 
-VISUAL_ENCODERS: dict[str, Callable[[VisualOptions], VisualEncoder]] = {
-    "mae": _mae,
-    "finetuned": _finetuned,
-    "landmarks": _landmarks,
+@dataclass(frozen=True)
+class Entry:
+    """An encoder of the registry; ``stage``: the command whose run gives its weights by default ("" = it has none)."""
+
+    build: Callable[[VisualOptions], VisualEncoder]
+    stage: str = ""
+
+
+VISUAL_ENCODERS: dict[str, Entry] = {
+    "mae": Entry(_mae, stage="pretrain"),
+    "finetuned": Entry(_finetuned, stage="finetune"),
+    "landmarks": Entry(_landmarks),
 }
 
 
 def build_visual_encoder(name: str, options: VisualOptions) -> VisualEncoder:
     """The encoder of that name. Raises AbawError for an unknown name or weights that are missing or do not fit."""
-    return choose(VISUAL_ENCODERS, name, what="visual encoder", where="extract_visual.encoders")(options)
+    return choose(VISUAL_ENCODERS, name, what="visual encoder", where="extract_visual.encoders").build(options)
 
 
 def _preset(header: Mapping[str, Any]) -> VitPreset:

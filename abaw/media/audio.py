@@ -13,6 +13,7 @@ import av
 import numpy as np
 
 from abaw.errors import AbawError
+from abaw.media.container import Damage, open_container, refuse_disk_error
 
 # Files that libsndfile reads; everything else goes through PyAV.
 SOUND_FILES = frozenset({".wav", ".flac", ".mp3"})
@@ -23,11 +24,16 @@ BLOCK_SAMPLES = 65536
 
 @dataclass(frozen=True, slots=True)
 class Waveform:
-    """``samples`` float32 mono ``[S]``, nominally in [-1, 1]; sample 0 is heard at ``start_s`` of the container."""
+    """``samples`` float32 mono ``[S]``, nominally in [-1, 1]; sample 0 is heard at ``start_s`` of the container.
+
+    ``errors`` counts the decoder's complaints; ``first_error`` is the first of them.
+    """
 
     samples: np.ndarray
     sample_rate: int
     start_s: float
+    errors: int = 0
+    first_error: str = ""
 
     @property
     def stop_s(self) -> float:
@@ -39,11 +45,12 @@ def read_waveform(path: Path, sample_rate: int) -> Waveform | None:
     """Decode the first sound track, mix it to mono (mean of channels) and resample it once to ``sample_rate``.
 
     Returns None where the file has no sound track or one without a sample. Decoding streams block by block;
-    what stays in memory is the result. Where a file breaks off, what decoded before is kept. Raises AbawError
-    where the file cannot be opened.
+    what stays in memory is the result. Where a file breaks off or is damaged, what decodes is kept and the errors are
+    counted. Raises AbawError where the file cannot be opened, nothing of its sound decodes, or its disk fails.
     """
     path = Path(path)
-    blocks = _sound_file_blocks(path) if path.suffix.lower() in SOUND_FILES else _container_blocks(path)
+    damage = Damage(path)
+    blocks = _sound_file_blocks(path) if path.suffix.lower() in SOUND_FILES else _container_blocks(path, damage)
     start_s = None
     heard = bytearray()  # grows in place: joining a list of blocks would hold everything twice
     resampler = _Resampler(sample_rate)
@@ -57,11 +64,16 @@ def read_waveform(path: Path, sample_rate: int) -> Waveform | None:
             heard += bytes(4 * max(missing, 0))
             resampler.begin(rate, at_s=len(heard) / 4 / sample_rate)
         heard += resampler.push(block)
-    if start_s is None:
+    if start_s is not None:
+        heard += resampler.flush()
+    if not heard and damage.errors:
+        what = f"the sound of {path.name} does not decode ({damage.first_error})"
+        fix = "replace the file by a whole copy, or take its sound track out: ffmpeg -i OLD -c copy -an NEW"
+        raise AbawError(what, where=str(path), fix=fix)
+    if start_s is None or not heard:
         return None
-    heard += resampler.flush()
     samples = np.frombuffer(heard, dtype=np.float32)
-    return Waveform(samples, sample_rate, start_s) if len(samples) else None
+    return Waveform(samples, sample_rate, start_s, damage.errors, damage.first_error)
 
 
 def _hole(time_s: float | None, start_s: float, resampler: _Resampler) -> bool:
@@ -103,9 +115,9 @@ class _Resampler:
         return b"".join(out.to_ndarray().astype(np.float32).tobytes() for out in self._inner.resample(frame))
 
 
-def _container_blocks(path: Path) -> Iterator[tuple[float | None, int, np.ndarray]]:
+def _container_blocks(path: Path, damage: Damage) -> Iterator[tuple[float | None, int, np.ndarray]]:
     """Decoded blocks of a container's first sound track: time in seconds, rate, mono float32 samples."""
-    with _open(path) as container:
+    with open_container(path, kind="media file") as container:
         if not container.streams.audio:
             return
         stream = container.streams.audio[0]
@@ -113,13 +125,19 @@ def _container_blocks(path: Path) -> Iterator[tuple[float | None, int, np.ndarra
         packets = container.demux(stream)
         while True:
             try:
-                frames = next(packets).decode()
+                packet = next(packets)
             except (StopIteration, EOFError):
                 return
-            except av.error.InvalidDataError:  # a damaged packet: the hole is filled by the next one's time
-                continue
-            except (av.error.FFmpegError, OSError):  # the container breaks off
+            except (av.error.FFmpegError, OSError) as err:  # the container breaks off
+                damage.note(err)
                 return
+            try:
+                frames = packet.decode()
+            except EOFError:
+                return
+            except (av.error.FFmpegError, OSError) as err:  # the hole is filled by the next packet's time
+                damage.note(err)
+                continue
             for frame in frames:
                 yield frame.time, frame.sample_rate, _mono(frame)
 
@@ -135,17 +153,6 @@ def _mono(frame: av.AudioFrame) -> np.ndarray:
     return ((samples.mean(axis=0, dtype=np.float64) - middle) / full).astype(np.float32)
 
 
-def _open(path: Path) -> av.container.InputContainer:
-    try:
-        return av.open(str(path), metadata_errors="replace")
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as err:
-        what = f"cannot read {path.name}: {err.strerror}"
-        raise AbawError(what, where=str(path), fix="check the path and its permissions") from err
-    except (av.error.FFmpegError, OSError, ValueError) as err:
-        what = f"{path.name} is not a readable media file ({getattr(err, 'strerror', None) or err})"
-        raise AbawError(what, where=str(path), fix="replace the file by a whole copy, or remove it") from err
-
-
 def _sound_file_blocks(path: Path) -> Iterator[tuple[float | None, int, np.ndarray]]:
     import soundfile
 
@@ -153,6 +160,7 @@ def _sound_file_blocks(path: Path) -> Iterator[tuple[float | None, int, np.ndarr
         with soundfile.SoundFile(str(path)) as file:
             for block in file.blocks(BLOCK_SAMPLES, dtype="float32", always_2d=True):
                 yield None, file.samplerate, block.mean(axis=1, dtype=np.float32)
-    except soundfile.LibsndfileError as err:
+    except (soundfile.LibsndfileError, OSError) as err:
+        refuse_disk_error(err, path)
         what = f"{path.name} is not a readable sound file ({err})"
         raise AbawError(what, where=str(path), fix="replace the file by a whole copy, or remove it") from err

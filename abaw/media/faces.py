@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from abaw.errors import AbawError, ExitCode, choose
-from abaw.media.mtcnn_weights import THRESHOLDS, weights_sha256
+from abaw.media.mtcnn_weights import MAX_PROPOSALS, PYRAMID_FACTOR, THRESHOLDS, weights_sha256
 from abaw.media.warp import TEMPLATE_112
 from abaw.provenance import file_sha256
 
@@ -92,6 +92,8 @@ class MtcnnDetector:
             "short_side_px": options.short_side_px,
             "min_face_px": options.min_face_px,
             "thresholds": list(THRESHOLDS),
+            "pyramid_factor": PYRAMID_FACTOR,
+            "max_proposals": MAX_PROPOSALS,
             "follow_score": options.follow_score,
             "weights_sha256": weights_sha256(),
         }

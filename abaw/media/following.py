@@ -3,8 +3,11 @@
 Owns when to search and when to follow. Knows nothing of people, crops or stores.
 
 A search runs on the first frame, after a cut, when a followed face is lost, and every ``redetect`` frames. Between
-them the detector only looks at the boxes moved on by the last motion. While no face is there, searches become rarer,
-and when one finds a face again the skipped frames are followed backwards, so that no row is missed for speed.
+them the detector only looks at the boxes moved on by the last motion. A face that a look confirms stays, whether or
+not the search finds it too: a search misses many poses that a look still knows.
+
+While no face is there, searches become rarer, and when one finds a face again the skipped frames are followed
+backwards, so that no row is missed for speed. While one of two people is missing, searches are as frequent as that.
 """
 
 from __future__ import annotations
@@ -26,9 +29,21 @@ THUMBNAIL = (32, 18)
 MAX_STRIDE = 4  # frames from one search to the next on a stretch without a face
 SEARCHES_BEFORE_BACKOFF = 4
 SAME_FACE_IOU = 0.3
+ONE_FACE_SHARE = 0.7  # of two boxes that share this part of the smaller one, only the better stays
 
 # What changes the result, for the settings of a store.
-SETTINGS = {"max_faces": MAX_FACES, "max_stride": MAX_STRIDE, "cut_level": CUT_LEVEL, "max_motion": MAX_MOTION}
+SETTINGS = {
+    "max_faces": MAX_FACES,
+    "max_stride": MAX_STRIDE,
+    "cut_level": CUT_LEVEL,
+    "max_motion": MAX_MOTION,
+    "thumbnail": list(THUMBNAIL),
+    "searches_before_backoff": SEARCHES_BEFORE_BACKOFF,
+    "same_face_iou": SAME_FACE_IOU,
+    "one_face_share": ONE_FACE_SHARE,
+    "confirmed_faces": "stay",
+    "search_while_a_person_is_missing": MAX_STRIDE,
+}
 
 
 class PreparedFrame(NamedTuple):
@@ -75,19 +90,23 @@ def find_faces(image: np.ndarray, detector: FaceDetector) -> Detections:
 
 
 def follow_faces(
-    frames: Iterable[PreparedFrame], detector: FaceDetector, *, redetect: int = 25
+    frames: Iterable[PreparedFrame], detector: FaceDetector, *, redetect: int = 25, people: int = 1
 ) -> Iterator[FrameFaces]:
-    """Faces of every frame, in order; at most ``MAX_STRIDE - 1`` frames are held back at a time."""
-    follower = _Follower(detector, redetect=redetect)
+    """Faces of every frame, in order; at most ``MAX_STRIDE - 1`` frames are held back at a time.
+
+    While fewer faces than ``people`` are followed, every ``MAX_STRIDE``-th frame is searched.
+    """
+    follower = _Follower(detector, redetect=redetect, people=people)
     for prepared in frames:
         yield from follower.push(prepared)
     yield from follower.finish()
 
 
 class _Follower:
-    def __init__(self, detector: FaceDetector, *, redetect: int) -> None:
+    def __init__(self, detector: FaceDetector, *, redetect: int, people: int) -> None:
         self._detector = detector
         self._redetect = redetect
+        self._people = people
         self._faces = no_faces()  # of the frame before, in pixels of the reduced picture
         self._motion = np.zeros((0, 2), dtype=np.float32)
         self._since_search = 0
@@ -106,12 +125,7 @@ class _Follower:
         if self._may_skip(cut=cut):
             self._held.append((prepared, cut))
             return
-        found = None if cut else self._followed(prepared.small)
-        searched = found is None
-        if found is None:
-            found = _largest(self._detector.detect(prepared.small))
-            self._since_search = 0
-            self._misses = 0 if len(found) else self._misses + 1
+        found, searched = self._found(prepared.small, cut=cut)
         if self._held:
             yield from self._release(found, follow=searched and not cut)
         self._motion = _motion(self._faces, found)
@@ -132,12 +146,19 @@ class _Follower:
             return False
         return len(self._held) < MAX_STRIDE - 1
 
-    def _followed(self, small: np.ndarray) -> Detections | None:
-        """All faces of the frame before found again, or None where a search is due."""
+    def _found(self, small: np.ndarray, *, cut: bool) -> tuple[Detections, bool]:
+        """The faces of a picture, and whether it was searched."""
         self._since_search += 1
-        if not len(self._faces) or not self._detector.follows or self._since_search >= self._redetect:
-            return None
-        return _look(self._detector, small, self._faces.boxes + np.tile(self._motion, 2))
+        followed = no_faces()
+        if len(self._faces) and self._detector.follows and not cut:
+            followed = _look(self._detector, small, self._faces.boxes + np.tile(self._motion, 2))
+        redetect = self._redetect if len(self._faces) >= self._people else min(self._redetect, MAX_STRIDE)
+        if 0 < len(self._faces) == len(followed) and self._since_search < redetect:
+            return followed, False
+        found = _largest(_joined(self._detector.detect(small), followed))
+        self._since_search = 0
+        self._misses = 0 if len(found) else self._misses + 1
+        return found, True
 
     def _release(self, found: Detections, *, follow: bool) -> Iterator[FrameFaces]:
         """The frames held back, in order, with the faces of the frame after them followed backwards."""
@@ -148,25 +169,33 @@ class _Follower:
             if not follow or len(current) == 0 or prepared.small is None:
                 faces.append(no_faces())
                 continue
-            current = _look(self._detector, prepared.small, current.boxes, need_all=False) or no_faces()
+            current = _look(self._detector, prepared.small, current.boxes)
             faces.append(current)
         for (prepared, cut), result in zip(held, reversed(faces), strict=True):
             yield FrameFaces(prepared.frame, _in_source(result, prepared), cut)
 
 
-def _look(detector: FaceDetector, small: np.ndarray, boxes: np.ndarray, *, need_all: bool = True) -> Detections | None:
-    looks = detector.look_at(small, boxes)
-    if need_all and any(len(look) == 0 for look in looks):
-        return None
+def _look(detector: FaceDetector, small: np.ndarray, boxes: np.ndarray) -> Detections:
+    """The faces still seen at the boxes: fewer than boxes where one is lost or two fell onto one face."""
+    return _without_doubles(detector.look_at(small, boxes))
+
+
+def _joined(found: Detections, followed: Detections) -> Detections:
+    """What a search found, and the confirmed faces that it missed."""
+    if len(followed) == 0:
+        return found
+    if len(found):
+        followed = followed[iou(followed.boxes, found.boxes).max(axis=1) < SAME_FACE_IOU]
+    return _without_doubles([found, followed])
+
+
+def _without_doubles(parts: list[Detections]) -> Detections:
     faces = Detections(
-        np.concatenate([look.boxes for look in looks]),
-        np.concatenate([look.landmarks for look in looks]),
-        np.concatenate([look.scores for look in looks]),
+        np.concatenate([part.boxes for part in parts]),
+        np.concatenate([part.landmarks for part in parts]),
+        np.concatenate([part.scores for part in parts]),
     )
-    kept = np.sort(suppress(faces.boxes, faces.scores, 0.7, of_smaller=True))
-    if need_all and len(kept) < len(faces):  # two followed faces fell onto one
-        return None
-    return faces[kept]
+    return faces[np.sort(suppress(faces.boxes, faces.scores, ONE_FACE_SHARE, of_smaller=True))]
 
 
 def _largest(faces: Detections) -> Detections:

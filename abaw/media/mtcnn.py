@@ -18,11 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from abaw.media.boxes import clean_boxes, suppress
-from abaw.media.mtcnn_weights import THRESHOLDS, weight_files
+from abaw.media.mtcnn_weights import MAX_PROPOSALS, PYRAMID_FACTOR, THRESHOLDS, weight_files
 
-PYRAMID_FACTOR = 0.709  # the published factor: area halves from level to level
 CELL, STRIDE = 12, 2  # field of view and step of the proposal network
-MAX_PROPOSALS = 300
 CHANNELS_LAST = torch.channels_last
 
 

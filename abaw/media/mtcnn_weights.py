@@ -1,4 +1,6 @@
-"""Where MTCNN's weights lie: inside the installed `mtcnn` package, which itself is never imported. No torch."""
+"""What MTCNN runs with: its constants, and its weights inside the installed `mtcnn` package, which itself is never
+imported. No torch.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,8 @@ from abaw.errors import AbawError, ExitCode
 
 # Score thresholds of the proposal, refinement and output networks.
 THRESHOLDS = (0.6, 0.7, 0.7)
+PYRAMID_FACTOR = 0.709  # the published factor: area halves from level to level
+MAX_PROPOSALS = 300
 
 
 def weight_files() -> list[Path]:

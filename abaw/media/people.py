@@ -54,23 +54,25 @@ def align_video(
 ) -> VideoFaces:
     """Find, follow and crop the faces of a video; one dict of `faces` arrays for each entry of ``sides``.
 
-    Crops of all candidates wait in an unnamed file in ``scratch_dir`` until the persons are chosen, so that memory
-    does not grow with them. Raises AbawError where the video cannot be read or has no frame.
+    Crops of all candidates wait in an unnamed file in ``scratch_dir`` until the persons are chosen. Only the chosen
+    ones come into memory, those of all ``sides`` together: about 6 kB a row and side at 112 pixels. Raises AbawError
+    where the video cannot be read or has no frame.
     """
     with VideoReader(path) as reader, _CropFile(scratch_dir) as crops:
         candidates = _Candidates(Linker(fps=reader.fps), crops, settings)
-        for found in _decoded_faces(reader, detector, redetect=settings.redetect):
+        people = 2 if any(sides) else 1  # a side is only named where there are two
+        for found in _decoded_faces(reader, detector, redetect=settings.redetect, people=people):
             candidates.add(found)
         tracks = [candidates.track(side) for side in sides]
         return VideoFaces(tracks, reader.fps, reader.errors, reader.first_error)
 
 
-def _decoded_faces(reader: VideoReader, detector: FaceDetector, *, redetect: int) -> Iterator[FrameFaces]:
+def _decoded_faces(reader: VideoReader, detector: FaceDetector, *, redetect: int, people: int) -> Iterator[FrameFaces]:
     """Faces of all frames; decoding and reducing run in a thread of their own."""
     prepared = prepare_frames(reader, short_side_px=detector.short_side_px)
     frames = prefetch(prepared, size_of=_num_bytes)
     try:
-        yield from follow_faces(frames, detector, redetect=redetect)
+        yield from follow_faces(frames, detector, redetect=redetect, people=people)
     finally:
         frames.close()  # type: ignore[attr-defined]  # ends the thread before the reader is closed
 

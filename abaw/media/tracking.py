@@ -22,11 +22,19 @@ from abaw.media.faces import Detections
 
 MAX_GAP_S = 1.0  # a face unseen for longer starts a new tracklet
 MAX_SHIFT = 0.6  # largest step from the predicted place, in face sizes and per frame; grows with the gap
+MAX_SHIFT_FRAMES = 3  # ... up to that of so many frames
 MAX_RESIZE = 2.0  # largest change of a face's side within one tracklet's step
 SHARED_TIME = 0.2  # tracklets that share more of the shorter one's rows are two people
 APART = 0.5  # people are side by side when their mean x differ by this share of a face's side
 
-SETTINGS = {"max_gap_s": MAX_GAP_S, "max_shift": MAX_SHIFT, "shared_time": SHARED_TIME, "apart": APART}
+SETTINGS = {
+    "max_gap_s": MAX_GAP_S,
+    "max_shift": MAX_SHIFT,
+    "max_shift_frames": MAX_SHIFT_FRAMES,
+    "max_resize": MAX_RESIZE,
+    "shared_time": SHARED_TIME,
+    "apart": APART,
+}
 
 
 class Chosen(NamedTuple):
@@ -110,7 +118,11 @@ class Linker:
         sides = np.maximum(_sides(predicted)[:, None], 1e-3)
         shift = np.linalg.norm(_centres(predicted)[:, None] - _centres(boxes)[None], axis=2) / sides
         resize = np.maximum(_sides(boxes)[None], 1e-3) / sides
-        allowed = (shift <= MAX_SHIFT * np.minimum(gaps, 3)) & (resize <= MAX_RESIZE) & (resize >= 1 / MAX_RESIZE)
+        allowed = (
+            (shift <= MAX_SHIFT * np.minimum(gaps, MAX_SHIFT_FRAMES))
+            & (resize <= MAX_RESIZE)
+            & (resize >= 1 / MAX_RESIZE)
+        )
         cost = np.where(allowed, 1 - iou(predicted, boxes) + shift, 1e3)
         pairs = zip(*linear_sum_assignment(cost), strict=True)
         return {int(face): self._open[int(place)] for place, face in pairs if allowed[place, face]}

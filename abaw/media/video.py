@@ -15,10 +15,13 @@ import av
 import numpy as np
 
 from abaw.errors import AbawError
+from abaw.media.container import Damage, open_container
 
 FALLBACK_FPS = 25.0
 # A frame whose time is not after the previous one's is put this share of a nominal frame after it.
 TIE_STEP = 0.1
+# A rate that was rounded to a whole number differs by less than this share.
+ROUNDING = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +42,39 @@ class VideoReader:
     Times are the presentation times of the container (start offset kept, the same clock as the sound), made
     strictly increasing: a missing time is the previous one plus ``1 / fps``, one that does not increase is the
     previous one plus a tenth of that. Packets that do not decode give no row and are counted, as in a plain
-    decode. Raises AbawError where the file cannot be opened, has no picture, or yields no frame.
+    decode. Raises AbawError where the file cannot be opened, has no picture, or yields no frame, and where its disk
+    fails on the way.
     """
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
         self.path = Path(path)
-        self.errors = 0
-        self.first_error = ""
         self.num_rows = 0
-        self._container = _open(self.path)
+        self._damage = Damage(self.path)
+        self._container = open_container(self.path, kind="video")
         self._stream = _picture_stream(self._container, self.path)
         self._stream.codec_context.thread_count = threads
         if threads == 1:
             self._stream.thread_type = "NONE"
         self.header_frames = self._stream.frames
         self.fps = _nominal_fps(self._stream)
+        start, base = self._stream.start_time, self._stream.time_base
+        self.start_s = float(start * base) if start is not None and base is not None else 0.0
 
     def __enter__(self) -> VideoReader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, err: object, trace: TracebackType | None) -> None:
         self.close()
+
+    @property
+    def errors(self) -> int:
+        """How often the decoder complained."""
+        return self._damage.errors
+
+    @property
+    def first_error(self) -> str:
+        """Its first complaint."""
+        return self._damage.first_error
 
     def close(self) -> None:
         """Release the file."""
@@ -84,7 +99,7 @@ class VideoReader:
             except (StopIteration, EOFError):
                 return
             except (av.error.FFmpegError, OSError) as err:  # the container breaks off
-                self._note(err)
+                self._damage.note(err)
                 yield from self._flush()
                 return
             try:
@@ -92,14 +107,14 @@ class VideoReader:
             except EOFError:
                 return
             except av.error.FFmpegError as err:
-                self._note(err)
+                self._damage.note(err)
 
     def _flush(self) -> Iterator[av.VideoFrame]:
         """Frames that the decoder still holds back."""
         try:
             yield from self._stream.codec_context.decode(None)
         except (av.error.FFmpegError, EOFError) as err:
-            self._note(err)
+            self._damage.note(err)
 
     def _time_after(self, previous: float | None, time: float | None) -> float:
         if previous is None:
@@ -110,39 +125,32 @@ class VideoReader:
 
     def _image(self, frame: av.VideoFrame) -> np.ndarray | None:
         if frame.is_corrupt:
-            self._note("the decoder marks a frame as corrupt")
+            self._damage.note("the decoder marks a frame as corrupt")
             return None
         try:
             image = frame.to_ndarray(format="rgb24")
         except (av.error.FFmpegError, ValueError) as err:
-            self._note(err)
+            self._damage.note(err)
             return None
         return _upright(image, frame)
 
-    def _note(self, err: object) -> None:
-        self.errors += 1
-        self.first_error = self.first_error or str(err)
+
+def video_times(path: Path, nominal_s: np.ndarray, *, nominal_fps: float) -> np.ndarray:
+    """Times counted in frames of a rounded rate put on the container's clock, by its header alone; [T] seconds.
+
+    A file's name says 24 where the video runs at 23.976: after ten minutes that is 0.6 s. Where the rates differ by
+    more than ``ROUNDING`` the rows are not this video's frames one by one, and the times stay.
+    """
+    with VideoReader(path) as reader:
+        if abs(reader.fps / nominal_fps - 1) > ROUNDING:
+            return nominal_s
+        return reader.start_s + nominal_s * (nominal_fps / reader.fps)
 
 
 def read_frames(path: Path, *, threads: int = 1) -> Iterator[VideoFrame]:
     """All frames of a file in order of presentation; see `VideoReader`."""
     with VideoReader(path, threads=threads) as reader:
         yield from reader
-
-
-def _open(path: Path) -> av.container.InputContainer:
-    try:
-        return av.open(str(path), metadata_errors="replace")
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as err:
-        what = f"cannot read video {path.name}: {err.strerror}"
-        raise AbawError(what, where=str(path), fix="check the path and its permissions") from err
-    except (av.error.FFmpegError, OSError, ValueError) as err:
-        what = f"{path.name} is not a readable video ({path.stat().st_size} bytes: {_reason(err)})"
-        raise AbawError(what, where=str(path), fix="replace the file by a whole copy, or remove it") from err
-
-
-def _reason(err: Exception) -> str:
-    return getattr(err, "strerror", None) or str(err)
 
 
 def _picture_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:

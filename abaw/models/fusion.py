@@ -18,17 +18,18 @@ class StreamScale(nn.Module):
 
     mean: Tensor
     std: Tensor
+    stream_of: Tensor
 
     def __init__(self, dims: Sequence[int]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(sum(dims)))
         self.register_buffer("std", torch.ones(sum(dims)))
-        self._dims = list(dims)
+        stream_of = [stream for stream, dim in enumerate(dims) for _ in range(dim)]
+        self.register_buffer("stream_of", torch.tensor(stream_of), persistent=False)
 
     def forward(self, features: Tensor, present: Tensor) -> Tensor:
         """features [B, W, D], present bool [B, W, streams] -> [B, W, D]."""
-        repeats = torch.tensor(self._dims, device=present.device)
-        return (features - self.mean) / self.std * present.repeat_interleave(repeats, dim=-1)
+        return (features - self.mean) / self.std * present[..., self.stream_of]
 
 
 class Body(nn.Module):

@@ -38,16 +38,14 @@ def task_loss(
     targets: Mapping[str, Tensor],
     masks: Mapping[str, Tensor],
     settings: Mapping[str, LossSettings] | None = None,
-    head_weights: Mapping[str, float] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Weighted sum over heads, and the detached part of each."""
+    """Sum over heads, and the detached part of each."""
     parts: dict[str, Tensor] = {}
     total: Tensor | None = None
     for head in heads:
         own = (settings or {}).get(head.name, LossSettings())
         part = head_loss(head, logits[head.name], targets[head.name], masks[head.name], own)
         parts[head.name] = part.detach()
-        part = part * (head_weights or {}).get(head.name, 1.0)
         total = part if total is None else total + part
     if total is None:
         message = "a task needs at least one head"

@@ -6,6 +6,7 @@ without a face is a normal outcome with its reason; only files that cannot be re
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ from abaw.provenance import make_recipe, unknown_recipe
 from abaw.store import ArraySpec, FeatureStore, StoreHeader
 from abaw.tasks import TASKS
 
+logger = logging.getLogger(__name__)
+
 ARRAYS = {
     "jpeg": ArraySpec("uint8", (), "ragged"),
     "offsets": ArraySpec("int64", (), "T+1"),
@@ -41,6 +44,8 @@ ARRAYS = {
     "warp": ArraySpec("float32", (2, 3)),
     "score": ArraySpec("float32"),
 }
+
+MAX_NAMED = 5  # tracks of one warning that are named
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ def run(
     settings and for inputs that are missing as a whole; tracks that fail are in the summary.
     """
     _refuse_images(cfg)
-    executors.refuse_overwrite_of_parts(overwrite=overwrite, shard=shard, store=cfg.faces_store)
+    executors.refuse_overwrite_of_parts(overwrite=overwrite, shard=shard, limit=limit, store=cfg.faces_store)
     tracks = [_own_media(track, kind=cfg.data.kind) for track in Manifest.from_config(cfg.data)][:limit]
     units = executors.shard(group_by_video([track for track in tracks if track.video is not None]), shard)
     _require_media(units, cfg)
@@ -80,6 +85,7 @@ def run(
         return _dry_summary(plan.store, header, units)
     store = FeatureStore.create(plan.store, header, overwrite=overwrite)
     todo = [left for unit in units if (left := [track for track in unit if track.track_id not in store])]
+    _warn_of_short(store, plan)
     started = time.monotonic()
     results = _run(todo, plan, workers=executors.num_workers(cfg.run.workers), strict=strict)
     lost = [track.track_id for track in tracks if track.video is None] if shard in (None, "1/1") else []
@@ -179,7 +185,11 @@ def _device(name: str) -> str:
 def _known_rows(cfg: Config, tracks: Sequence[Track]) -> dict[str, int]:
     """Rows that label and sample files give each track: crops alone do not say where a track ends."""
     rows = _sample_rows(cfg)
-    readers = {task: LabelReader(cfg.data, TASKS[task]) for task in cfg.data.annotations if task != "mtl"}
+    readers = {
+        task: LabelReader(cfg.data, choose(TASKS, task, what="task", where="data.annotations"))
+        for task in cfg.data.annotations
+        if task != "mtl"
+    }
     for track in tracks:
         for task, reader in readers.items():
             if track.splits.get(task) in ("train", "val"):
@@ -187,6 +197,19 @@ def _known_rows(cfg: Config, tracks: Sequence[Track]) -> dict[str, int]:
                 count = sum(1 for line in lines[1:] if line.strip())
                 rows[track.track_id] = max(rows.get(track.track_id, 0), count)
     return rows
+
+
+def _warn_of_short(store: FeatureStore, plan: Plan) -> None:
+    """Say which finished tracks of crops have fewer rows than the label and sample files of today give them."""
+    counts = {name: (store.num_rows(name), rows) for name, rows in plan.min_rows.items() if name in store}
+    short = {name: (have, rows) for name, (have, rows) in counts.items() if have < rows}
+    for name, (have, rows) in list(short.items())[:MAX_NAMED]:
+        text = (
+            "track %s has %d rows in the store, but %d by its label or sample file; to redo it: rm '%s' && abaw align"
+        )
+        logger.warning(text, name, have, rows, store.track_path(name))
+    if len(short) > MAX_NAMED:
+        logger.warning("... and %d tracks more; to redo all: abaw align --overwrite", len(short) - MAX_NAMED)
 
 
 def _sample_rows(cfg: Config) -> dict[str, int]:

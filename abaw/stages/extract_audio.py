@@ -5,6 +5,7 @@ Reads the times of every track from the faces store and the sound from its video
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,21 +20,25 @@ from abaw.config import Config, EncoderConfig
 from abaw.console import Failure, Summary
 from abaw.data.manifest import Manifest, Track
 from abaw.encoders.audio import AUDIO_ENCODERS, AudioEncoder, AudioOptions, build_audio_encoder
-from abaw.errors import AbawError, choose
+from abaw.errors import AbawError, ExitCode, choose
 from abaw.executors import TrackResult
 from abaw.media.audio import Waveform, read_waveform
+from abaw.media.video import video_times
 from abaw.store import ArraySpec, FeatureStore, Reason, StoreHeader
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a worker needs; small and picklable."""
+    """Everything a worker needs; small and picklable. ``nominal`` when frame times only count frames."""
 
     faces: Path
     store: Path
     encoder: str
     options: AudioOptions
     silence_db: float
+    nominal: bool = False
 
 
 def run(
@@ -48,14 +53,17 @@ def run(
 ) -> Summary:
     """Extract with ``encoder``, or with every one of ``extract_audio.encoders``.
 
-    Raises AbawError for a missing faces store, an unknown encoder or a store with other settings; tracks that fail
-    are in the summary.
+    Raises AbawError for a missing faces store, an unknown encoder or a store with other settings; tracks that fail,
+    and those whose video is gone, are in the summary.
     """
-    names = [encoder] if encoder else list(cfg.extract_audio.encoders)
-    executors.refuse_overwrite_of_parts(overwrite=overwrite, shard=shard, store=cfg.features_store("audio", names[0]))
+    names = _names(cfg, encoder)
+    executors.refuse_overwrite_of_parts(
+        overwrite=overwrite, shard=shard, limit=limit, store=cfg.features_store("audio", names[0])
+    )
     faces = FeatureStore.open(cfg.extract_audio.faces or cfg.faces_store, kind="faces")
     tracks = _tracks(cfg, faces)[:limit]
-    units = executors.shard(group_by_sound(tracks), shard)
+    gone = [track for track in tracks if track.video is None] if _has_videos(cfg) else []
+    units = executors.shard(group_by_sound([track for track in tracks if track not in gone]), shard)
     plans = [_plan(cfg, name, faces) for name in names]
     stores = {}
     started = time.monotonic()
@@ -72,7 +80,21 @@ def run(
     if dry_run:
         return Summary("extract-audio", lines)
     known = sum(len(unit) for unit in units) * len(names)
-    return _summary(stores, results, known=known, seconds=time.monotonic() - started)
+    missing = [track for track in gone if any(track.track_id not in store for store in stores.values())]
+    lost = [track.track_id for track in missing] if shard in (None, "1/1") else []
+    return _summary(stores, results, known=known, lost=lost, seconds=time.monotonic() - started)
+
+
+def _names(cfg: Config, encoder: str | None) -> list[str]:
+    names = [encoder] if encoder else list(cfg.extract_audio.encoders)
+    if not names:
+        raise AbawError(
+            "no audio encoder is chosen",
+            where="extract_audio.encoders",
+            fix=f'set encoders = ["{next(iter(AUDIO_ENCODERS))}"], or give --encoder',
+            code=ExitCode.CONFIG,
+        )
+    return names
 
 
 def group_by_sound(tracks: Sequence[Track]) -> list[list[Track]]:
@@ -94,6 +116,8 @@ def build_header(name: str, plan: Plan, faces: StoreHeader) -> StoreHeader:
         "silence_db": plan.silence_db,
         "pooling": "mean of the tokens whose centre lies in the frame, else the nearest",
     }
+    if plan.nominal:
+        settings["time"] = "nominal, on the clock of the video's header"
     arrays = {"features": ArraySpec("float16", (encoder.dim,)), "reason": ArraySpec("uint8")}
     return StoreHeader("audio", name, arrays, settings, recipe=faces.recipe, trained_on=faces.trained_on)
 
@@ -107,28 +131,37 @@ def _plan(cfg: Config, name: str, faces: FeatureStore) -> Plan:
     choose(AUDIO_ENCODERS, table.encoder, what="audio encoder", where=f"encoders.{name}.encoder")
     options = AudioOptions(table.sample_rate, table.hop_s, table.window_s, table.num_mels)
     store = cfg.features_store("audio", name)
-    return Plan(faces.path, store, table.encoder, options, cfg.extract_audio.silence_db)
+    nominal = faces.header.settings.get("time") == "nominal" and cfg.data.videos is not None
+    return Plan(faces.path, store, table.encoder, options, cfg.extract_audio.silence_db, nominal)
 
 
 def _tracks(cfg: Config, faces: FeatureStore) -> list[Track]:
     """The manifest's tracks that the faces store holds, with the videos that hold their sound.
 
-    Beside the organisers' crops that is `data.videos`, where it is set. Raises AbawError when there is no track.
+    Beside the organisers' crops that is `data.videos`, where it is set; ``video`` is None where there is none. Raises
+    AbawError when there is no track.
     """
     tracks = [track for track in Manifest.from_config(cfg.data) if track.track_id in faces]
     if not tracks:
         raise AbawError(
             f"the faces store {faces.path} holds none of the tracks",
             where="[extract_audio] faces",
-            fix="abaw align",
+            fix="run `abaw align` first",
         )
     if cfg.data.kind == "videos":
         return tracks
-    videos = Manifest.from_config(cfg.data.model_copy(update={"kind": "videos"})) if cfg.data.videos else None
-    sources = [videos.get(track.track_id) if videos else None for track in tracks]
+    if not _has_videos(cfg):
+        logger.warning("data.videos is not set: %d tracks get rows without sound", len(tracks))
+        return [replace(track, video=None) for track in tracks]
+    videos = Manifest.from_config(cfg.data.model_copy(update={"kind": "videos"}))
+    sources = [videos.get(track.track_id) for track in tracks]
     return [
         replace(track, video=source.video if source else None) for track, source in zip(tracks, sources, strict=True)
     ]
+
+
+def _has_videos(cfg: Config) -> bool:
+    return cfg.data.kind == "videos" or cfg.data.videos is not None
 
 
 def _run(units: list[list[Track]], plan: Plan, *, workers: int, strict: bool) -> list[TrackResult]:
@@ -144,12 +177,25 @@ def extract_unit(unit: list[Track], *, plan: Plan) -> Iterator[TrackResult]:
     encoder = _encoder(plan.encoder, plan.options)
     waveform = read_waveform(unit[0].video, encoder.sample_rate) if unit[0].video else None
     tokens = encoder.encode(waveform.samples) if waveform else np.zeros((0, encoder.dim), dtype=np.float32)
-    for track in unit:
-        times = faces.read(track.track_id, "time")
+    errors = waveform.errors if waveform else 0
+
+    def publish(track: Track) -> TrackResult:
+        times = _times(track, faces, nominal=plan.nominal)
         arrays = frame_arrays(tokens, waveform, times, encoder=encoder, silence_db=plan.silence_db)
         store.write(track.track_id, arrays, fps=faces.fps(track.track_id))
-        yield TrackResult(track.track_id, info={"reasons": executors.count_reasons(arrays["reason"])})
+        reasons = executors.count_reasons(arrays["reason"])
+        return TrackResult(track.track_id, info={"reasons": reasons, "store": plan.store, "decode_errors": errors})
+
+    for track in unit:
+        yield executors.attempt(track.track_id, partial(publish, track))
     faces.close()
+
+
+def _times(track: Track, faces: FeatureStore, *, nominal: bool) -> np.ndarray:
+    times = faces.read(track.track_id, "time")
+    if not nominal or track.video is None:
+        return times
+    return video_times(track.video, times, nominal_fps=faces.fps(track.track_id))
 
 
 def frame_arrays(
@@ -198,9 +244,12 @@ def _dry_lines(path: Path, header: StoreHeader, units: list[list[Track]]) -> lis
     return [("store", str(path)), ("to do", f"{todo} tracks"), ("done", f"{len(names) - todo} tracks")]
 
 
-def _summary(stores: dict[str, FeatureStore], results: list[TrackResult], *, known: int, seconds: float) -> Summary:
+def _summary(
+    stores: dict[str, FeatureStore], results: list[TrackResult], *, known: int, lost: list[str], seconds: float
+) -> Summary:
     done = [result for result in results if result.status == "done"]
     failed = [Failure(result.track_id, result.message, bug=result.bug) for result in results if result.status != "done"]
+    failed += [Failure(name, "no recording of that name") for name in lost]
     reasons = executors.sum_reasons(done)
     rows = sum(reasons.values())
     counts = executors.describe_reasons(reasons, valid="with sound") or "nothing new"
@@ -208,7 +257,29 @@ def _summary(stores: dict[str, FeatureStore], results: list[TrackResult], *, kno
         ("tracks", f"{len(done)} extracted, {known - len(results)} already there, {len(failed)} failed"),
         ("rows", f"{rows} in {seconds:.1f} s: {counts}"),
         *(("store", str(store.path)) for store in stores.values()),
-        ("next", "abaw fuse"),
     ]
-    data = {"stores": [str(s.path) for s in stores.values()], "tracks": len(done), "rows": rows, "reasons": reasons}
+    damaged = _note_damage(stores, done)
+    if damaged:
+        lines.append(("damaged", f"the sound of {len(damaged)} tracks decodes only in part: {', '.join(damaged[:5])}"))
+    lines.append(("next", "abaw fuse"))
+    data = {
+        "stores": [str(s.path) for s in stores.values()],
+        "tracks": len(done),
+        "rows": rows,
+        "reasons": reasons,
+        "damaged": damaged,
+    }
     return Summary("extract-audio", lines, failed=failed, data=data)
+
+
+def _note_damage(stores: dict[str, FeatureStore], done: list[TrackResult]) -> list[str]:
+    """Write the counts of decoding errors into each store's notes; the names of the tracks that have some."""
+    for store in stores.values():
+        errors = {
+            result.track_id: result.info["decode_errors"]
+            for result in done
+            if result.info["decode_errors"] and result.info["store"] == store.path
+        }
+        if errors:
+            store.note("decode_errors", {**store.notes.get("decode_errors", {}), **errors})
+    return sorted({result.track_id for result in done if result.info["decode_errors"]})

@@ -7,8 +7,9 @@ so that a row depends on its own face alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -52,20 +53,24 @@ def run(
     Raises AbawError for a missing faces store or weights file, an unknown encoder, a store with other settings, or
     weights trained on faces aligned another way; tracks that fail are in the summary.
     """
-    names = [encoder] if encoder else list(cfg.extract_visual.encoders)
-    executors.refuse_overwrite_of_parts(overwrite=overwrite, shard=shard, store=cfg.features_store("visual", names[0]))
+    names = _names(cfg, encoder)
+    first = cfg.features_store("visual", names[0])
+    executors.refuse_overwrite_of_parts(overwrite=overwrite, shard=shard, limit=limit, store=first)
     faces = FeatureStore.open(cfg.extract_visual.faces or cfg.faces_store, kind="faces")
     items = executors.shard([Item(track_id) for track_id in faces.track_ids()][:limit], shard)
     if not items:
         raise AbawError(f"faces store {faces.path} holds no track", where=str(faces.path), fix="abaw align")
     use_threads(cfg.run.threads)
     built = {name: _build(cfg, name) for name in names}
-    headers = {name: build_header(cfg, name, model, faces) for name, (model, _) in built.items()}
+    headers = {name: build_header(name, model, faces) for name, (model, _) in built.items()}
+    warnings = {name: _check_recipe(cfg, name, model, faces) for name, (model, _) in built.items()}
     if dry_run:
         return Summary("extract-visual", [line for name in names for line in _dry_lines(cfg, name, headers, items)])
     started, results, stores = time.monotonic(), [], []
     for name, (model, batch_size) in built.items():
         store = FeatureStore.create(cfg.features_store("visual", name), headers[name], overwrite=overwrite)
+        if warnings[name] and store.notes.get("warnings") != warnings[name]:
+            store.note("warnings", warnings[name])
         todo = [item for item in items if item.track_id not in store]
         units = [todo[start : start + UNIT_TRACKS] for start in range(0, len(todo), UNIT_TRACKS)]
         work = partial(extract_unit, faces=faces, store=store, encoder=model, batch_size=batch_size)
@@ -76,6 +81,18 @@ def run(
 
 
 # -- set-up ------------------------------------------------------------------------------------------------------------
+def _names(cfg: Config, encoder: str | None) -> list[str]:
+    names = [encoder] if encoder else list(cfg.extract_visual.encoders)
+    if not names:
+        raise AbawError(
+            "there is nothing to extract: extract_visual.encoders is empty",
+            where="extract_visual.encoders",
+            fix='name at least one encoder, e.g. encoders = ["mae"], or pass --encoder',
+            code=ExitCode.CONFIG,
+        )
+    return names
+
+
 def _build(cfg: Config, name: str) -> tuple[VisualEncoder, int]:
     if name in cfg.encoders:
         table = cfg.encoders[name]
@@ -104,9 +121,9 @@ def _precision(cfg: Config, name: str, table: EncoderConfig, resolved: str) -> s
 
 def _weights(cfg: Config, name: str, table: EncoderConfig) -> str:
     """Checkpoint file of an encoder; by default of the run that this configuration describes."""
-    if table.encoder == "landmarks" or table.weights == RANDOM:
+    stage = VISUAL_ENCODERS[table.encoder].stage
+    if not stage or table.weights == RANDOM:
         return table.weights
-    stage = {"mae": "pretrain", "finetuned": "finetune"}[table.encoder]
     if table.weights:
         path = cfg.root / table.weights
     elif stage == "pretrain":
@@ -125,16 +142,17 @@ def _weights(cfg: Config, name: str, table: EncoderConfig) -> str:
     return str(path)
 
 
-def build_header(cfg: Config, name: str, encoder: VisualEncoder, faces: FeatureStore) -> StoreHeader:
-    """Header of the feature store; refuses weights whose faces were aligned another way."""
-    if encoder.image_size:
-        check_recipe(
-            encoder.recipe,
-            faces.header.recipe,
-            what=f'the weights of encoder "{name}"',
-            where=f"encoders.{name}.weights",
-            accept=cfg.run.accept_recipe_mismatch,
-        )
+def _check_recipe(cfg: Config, name: str, encoder: VisualEncoder, faces: FeatureStore) -> list[str]:
+    """Warnings about the faces behind the weights; refuses those aligned another way."""
+    if not encoder.image_size:
+        return []
+    what, accept = f'the weights of encoder "{name}"', cfg.run.accept_recipe_mismatch
+    where = f"encoders.{name}.weights"
+    return check_recipe(encoder.recipe, faces.header.recipe, what=what, where=where, accept=accept)
+
+
+def build_header(name: str, encoder: VisualEncoder, faces: FeatureStore) -> StoreHeader:
+    """Header of the feature store."""
     return StoreHeader(
         kind="visual",
         name=name,
@@ -151,7 +169,7 @@ class _Open:
     """A track whose features are being filled: `waiting` rows are in a batch not yet run."""
 
     track_id: str
-    features: np.ndarray
+    features: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float16))
     waiting: int = 0
     is_read: bool = False
     error: AbawError | None = None
@@ -195,21 +213,26 @@ def extract_unit(
     """Encode the faces of some tracks and publish each track as soon as its last row is done."""
     packer = _Packer(encoder, batch_size)
     opened: list[_Open] = []
-    source = FeatureStore.open(faces.path, kind="faces")  # open files of its own, for the reading thread
-    for track_id, rows, part in _ahead(_pieces(source, unit, encoder.image_size)):
-        if not opened or opened[-1].track_id != track_id:
-            opened.append(_Open(track_id, np.zeros((faces.num_rows(track_id), encoder.dim), np.float16)))
-        track = opened[-1]
-        if isinstance(part, AbawError):
-            track.error = part
-        elif part is None:
-            track.is_read = True
-        else:
-            packer.add(track, rows, part)
+    # A store of its own, whose files the reading thread opens; the thread ends before they are closed.
+    with (
+        closing(FeatureStore.open(faces.path, kind="faces")) as source,
+        closing(_ahead(_pieces(source, unit, encoder.image_size))) as pieces,
+    ):
+        for track_id, rows, part in pieces:
+            if not opened or opened[-1].track_id != track_id:
+                opened.append(_Open(track_id))
+            track = opened[-1]
+            if isinstance(part, AbawError):
+                track.error = part
+            elif isinstance(part, int):
+                track.features = np.zeros((part, encoder.dim), np.float16)
+            elif part is None:
+                track.is_read = True
+            else:
+                packer.add(track, rows, part)
+            yield from _publish(opened, faces, store)
+        packer.flush()
         yield from _publish(opened, faces, store)
-    packer.flush()
-    yield from _publish(opened, faces, store)
-    source.close()
 
 
 def _publish(opened: list[_Open], faces: FeatureStore, store: FeatureStore) -> Iterator[TrackResult]:
@@ -219,20 +242,28 @@ def _publish(opened: list[_Open], faces: FeatureStore, store: FeatureStore) -> I
             message = f"{track.error.what} (fix: {track.error.fix})"
             yield TrackResult(track.track_id, "failed", message=message, error=track.error)
             continue
-        reason = faces.read(track.track_id, "reason")
-        arrays = {"features": track.features, "reason": reason, "valid": faces.valid(track.track_id)}
-        store.write(track.track_id, arrays, fps=faces.fps(track.track_id))
-        yield TrackResult(track.track_id, info={"reasons": executors.count_reasons(reason)})
+        yield executors.attempt(track.track_id, partial(_write, track, faces, store))
 
 
-Piece = tuple[str, np.ndarray, "Faces | AbawError | None"]
+def _write(track: _Open, faces: FeatureStore, store: FeatureStore) -> TrackResult:
+    reason = faces.read(track.track_id, "reason")
+    arrays = {"features": track.features, "reason": reason, "valid": faces.valid(track.track_id)}
+    store.write(track.track_id, arrays, fps=faces.fps(track.track_id))
+    return TrackResult(track.track_id, info={"reasons": executors.count_reasons(reason)})
+
+
+Piece = tuple[str, np.ndarray, "int | Faces | AbawError | None"]
 
 
 def _pieces(faces: FeatureStore, unit: Sequence[Item], size: int) -> Iterator[Piece]:
-    """Faces of every track in pieces of bounded size; None ends a track, an error ends it early."""
+    """Of every track its number of rows, then its faces in pieces of bounded size.
+
+    None ends a track, an error ends it early.
+    """
     for item in unit:
         name, nothing = item.track_id, np.zeros(0, np.int64)
         try:
+            yield name, nothing, faces.num_rows(name)
             rows = np.flatnonzero(faces.valid(name))
             landmarks, box = crop_geometry(faces, name)
             for start in range(0, len(rows), READ_ROWS):
@@ -244,7 +275,7 @@ def _pieces(faces: FeatureStore, unit: Sequence[Item], size: int) -> Iterator[Pi
             yield name, nothing, error
 
 
-def _ahead(pieces: Iterator[Piece]) -> Iterator[Piece]:
+def _ahead(pieces: Iterator[Piece]) -> Generator[Piece, None, None]:
     """The same pieces, the next one read while the model works on the last."""
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(next, pieces, None)

@@ -12,31 +12,38 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from abaw.checkpoint import load_checkpoint, load_weights
+from abaw.checkpoint import load_checkpoint, load_weights, read_header
 from abaw.config import Config, FinetuneConfig
 from abaw.console import Summary, progress
 from abaw.data.annotations import LabelReader
 from abaw.data.frames import RESIZE, FrameRef, FrameTable, measure_normalisation
-from abaw.data.labelled import LabelledFrames, labelled_frames
+from abaw.data.labelled import LabelledFrames, labelled_frames, trainable_task
 from abaw.data.manifest import Manifest
 from abaw.errors import AbawError, ExitCode, choose
 from abaw.models.heads import logits_to_scores
-from abaw.models.losses import LossSettings, task_loss
+from abaw.models.losses import LossSettings
 from abaw.models.mae import encoder_weights
 from abaw.models.static import HEAD_PREFIX, StaticModel
 from abaw.models.vit import VIT_PRESETS
 from abaw.provenance import check_recipe, combine_trained_on, file_sha256, trained_on_record
 from abaw.store import FeatureStore
-from abaw.tasks import TASKS, Task, score
+from abaw.tasks import Task, score
 from abaw.training.augment import AUGMENTS
 from abaw.training.batches import FaceBatches, SampleOrder, to_tensor
 from abaw.training.device import autocast, resolve_device, resolve_precision, use_threads
-from abaw.training.loop import FitResult, LoopSettings, describe, fit
+from abaw.training.loop import FitResult, LoopSettings, Loss, describe, fit
+from abaw.training.objective import task_objective
 from abaw.training.optim import adamw, half_cosine, parameter_groups
-from abaw.training.predictions import create_predictions, scored_tracks
-from abaw.training.run import RunFolder
+from abaw.training.predictions import (
+    create_predictions,
+    describe_state,
+    discard_outdated,
+    scored_tracks,
+    unscored,
+)
+from abaw.training.run import RunFolder, recorded_precision
 from abaw.training.weights import balanced_weights
 
 logger = logging.getLogger(__name__)
@@ -50,56 +57,65 @@ def run(cfg: Config, *, task: str | None = None, overwrite: bool = False, dry_ru
     Raises AbawError before any training for missing labels, weights or tracks, and for a run made with other
     settings.
     """
-    name = task or cfg.finetune.task
-    job = _Finetune(cfg, choose(TASKS, name, what="task", where="finetune.task"))
+    job = _Finetune(cfg, trainable_task(task or cfg.finetune.task, where="finetune.task"), overwrite=overwrite)
     if dry_run:
         return job.describe()
-    folder = job.start(overwrite)
-    skipped = folder.is_done and cfg.predictions_store(folder.path).is_dir()
+    folder = job.start(overwrite=overwrite)
+    discard_outdated(job.predictions, folder)
+    skipped = folder.is_done and not unscored(job.predictions, folder, job.scored)
     if not skipped:
-        result = folder.result() if folder.is_done else job.train(folder).to_dict()
-        tracks = job.predict(folder)
-        facts = {"predicted_tracks": tracks, "device": str(job.device), "precision": job.precision}
-        folder.finish({**result, **facts})
-    return _summary(folder, folder.result(), cfg, name, skipped=skipped)
+        facts = {"device": str(job.device), "precision": job.precision}
+        result = folder.result() if folder.is_done else {**job.train(folder).to_dict(), **facts}
+        job.predict(folder)
+        folder.finish({**result, "predicted_tracks": len(job.scored)})
+    return _summary(job, folder, skipped=skipped)
 
 
 class _Finetune:
-    """One run: its inputs, model and settings."""
+    """One run: its inputs and settings."""
 
-    def __init__(self, cfg: Config, task: Task) -> None:
+    def __init__(self, cfg: Config, task: Task, *, overwrite: bool) -> None:
         self.cfg, self.task = cfg, task
         self.settings: FinetuneConfig = cfg.finetune_for(task.name)
         self.preset = choose(VIT_PRESETS, self.settings.preset, what="preset", where="finetune.preset")
+        self.path = cfg.run_dir("finetune", self.settings.name or self.settings.preset, task.name)
+        self.predictions = cfg.predictions_store(self.path)
         self.device = resolve_device(cfg.run.device)
-        self.precision = resolve_precision(self.settings.precision, self.device, key="finetune.precision")
+        recorded = None if overwrite else recorded_precision(self.path)
+        wanted = self.settings.precision
+        self.precision = resolve_precision(wanted, self.device, key="finetune.precision", recorded=recorded)
         self.threads = use_threads(cfg.run.threads)
         self.manifest = Manifest.from_config(cfg.data)
         self.store = FeatureStore.open(self.settings.faces or cfg.faces_store, kind="faces")
         self.init_path = _init_path(cfg, self.settings)
+        self.warnings = self._check_init()
         reader = LabelReader(cfg.data, task)
         self.train_set = self._frames(reader, "train", self.settings.frames_per_track)
         self.val_set = self._frames(reader, "val", 0)
+        self.scored = scored_tracks(self.manifest, task, self.store)
         reader.report_differences()
+
+    def _check_init(self) -> list[str]:
+        """Warnings about the faces behind the initial weights; refuses those aligned another way."""
+        if self.init_path is None:
+            return []
+        theirs, ours = read_header(self.init_path)["recipe"], self.store.header.recipe
+        what, accept = self.init_path.name, self.cfg.run.accept_recipe_mismatch
+        return check_recipe(theirs, ours, what=what, where=f"finetune.init_from: {self.init_path}", accept=accept)
 
     def _frames(self, reader: LabelReader, split: str, per_track: int) -> LabelledFrames:
         tracks = self.manifest.select(task=reader.task.name, split=split)
         store = FeatureStore.open(self.store.path, kind="faces")  # each split is read by another thread
         return labelled_frames(store, tracks, reader, per_track=per_track, split=split)
 
-    @property
-    def path(self) -> Path:
-        return self.cfg.run_dir("finetune", self.settings.name or self.settings.preset, self.task.name)
-
     def describe(self) -> Summary:
         """What a run would do."""
-        state = "done" if (self.path / "done").is_file() else "to do"
-        frames = f"{len(self.train_set)} train, {len(self.val_set)} val"
-        start = str(self.init_path or "random weights")
-        lines = [("run", f"{self.path}: {state}"), ("faces", frames), ("starts from", start)]
+        state = describe_state(self.predictions, RunFolder(self.path), self.scored)
+        frames = ("faces", f"{len(self.train_set)} train, {len(self.val_set)} val")
+        lines = [("run", f"{self.path}: {state}"), frames, ("starts from", str(self.init_path or "random weights"))]
         return Summary("finetune", lines, data={"state": state})
 
-    def start(self, overwrite: bool) -> RunFolder:
+    def start(self, *, overwrite: bool) -> RunFolder:
         own = self.settings
         return RunFolder.start(
             self.path,
@@ -114,8 +130,9 @@ class _Finetune:
                 "init_from": file_sha256(self.init_path) if self.init_path else "none",
                 "train": self.train_set.sha256,
                 "val": self.val_set.sha256,
+                "precision": self.precision,
             },
-            facts={"device": str(self.device), "precision": self.precision, "threads": self.threads},
+            facts={"device": str(self.device), "threads": self.threads, "warnings": self.warnings},
             overwrite=overwrite,
         )
 
@@ -140,7 +157,7 @@ class _Finetune:
         )
         model.to(self.device)
         self.val_table = FrameTable(self.val_set.refs, self.preset.image_size)
-        metric = f"{self.task.heads[0].name}.{'ccc' if self.task.name == 'va' else 'f1'}"
+        head = self.task.heads[0]
         return fit(
             model,
             run=folder,
@@ -158,7 +175,7 @@ class _Finetune:
             ),
             header=header,
             validate=lambda model: self._validate(model, mean, std),
-            report=lambda done: logger.info(describe(done, metric=metric)),
+            report=lambda done: logger.info(describe(done, metric=f"{head.name}.{head.metric}")),
             watch=lambda steps: progress(steps, desc=f"finetune {self.task.name}", unit="step"),
         )
 
@@ -186,48 +203,32 @@ class _Finetune:
 
     def _load_encoder(self, model: StaticModel, path: Path) -> dict[str, Any]:
         weights, before = load_checkpoint(path)
-        where = f"finetune.init_from: {path}"
-        check_recipe(
-            before["recipe"],
-            self.store.header.recipe,
-            what=path.name,
-            where=where,
-            accept=self.cfg.run.accept_recipe_mismatch,
-        )
         weights = {name: value for name, value in encoder_weights(weights).items() if not name.startswith(HEAD_PREFIX)}
         fresh = [HEAD_PREFIX]
         if self.settings.pooling == "mean" and "fc_norm.weight" not in weights:
             # The pretrained norm belongs to single tokens; the pooled feature gets its own, trained here.
             weights = {name: value for name, value in weights.items() if not name.startswith("norm.")}
             fresh.append("fc_norm.")
-        load_weights(model, weights, where=where, fresh=tuple(fresh))
+        load_weights(model, weights, where=f"finetune.init_from: {path}", fresh=tuple(fresh))
         return before
 
     def _record(self) -> dict[str, Any]:
         return trained_on_record(
             dataset=self.cfg.data.name,
             edition=self.cfg.data.edition,
-            labels=self.task.train_on or self.task.name,
+            labels=self.task.name,
             split_file="official",
             track_ids=[ref.track_id for ref in self.train_set.refs],
         )
 
-    def _loss(self) -> Any:
+    def _loss(self) -> Loss:
         own, settings = self.settings, {}
         for head in self.task.heads:
             weights = balanced_weights(head, self.train_set.labels[head.name], own.class_weights, own.weight_kind)
             settings[head.name] = LossSettings(
                 **weights, reduce=own.ccc_reduce, mse=own.mse_weight, smoothing=own.label_smoothing
             )
-
-        def loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-            logits = model(batch["images"])
-            targets = {head.name: batch[f"{head.name}.values"] for head in self.task.heads}
-            masks = {head.name: batch[f"{head.name}.mask"] for head in self.task.heads}
-            total, parts = task_loss(self.task.heads, logits, targets, masks, settings)
-            return total, parts if len(parts) > 1 else {}
-
-        return loss
+        return task_objective(self.task, settings, inputs=("images",))
 
     # -- scores ----------------------------------------------------------------------------------------------------
     def _validate(self, model: nn.Module, mean: list[float], std: list[float]) -> dict[str, float]:
@@ -245,17 +246,16 @@ class _Finetune:
                 found[name].append(values.cpu().numpy())
         return {name: np.concatenate(parts)[: len(table)] for name, parts in found.items()}
 
-    def predict(self, folder: RunFolder) -> int:
-        """Write the best weights' scores of validation and test tracks; rows without a face are invalid."""
+    def predict(self, folder: RunFolder) -> None:
+        """Write the best weights' scores of tracks that lack them; rows without a face are invalid."""
         weights, header = load_checkpoint(folder.best_path, kind="static")
         model = StaticModel(self.preset, self.task, pooling=self.settings.pooling)
         load_weights(model, weights, where=str(folder.best_path))
         model.to(self.device)
         mean, std = header["normalisation"]["mean"], header["normalisation"]["std"]
-        path = self.cfg.predictions_store(folder.path)
-        store = create_predictions(path, folder, self.task, header=header, precision=self.precision)
-        tracks = scored_tracks(self.manifest, self.task, self.store)
-        for track_id in progress(tracks, desc=f"score {self.task.name}"):
+        store = create_predictions(self.predictions, folder, self.task, header=header, precision=self.precision)
+        lacking = [track_id for track_id in self.scored if track_id not in store]
+        for track_id in progress(lacking, desc=f"score {self.task.name}"):
             valid = self.store.valid(track_id)
             rows = np.flatnonzero(valid)
             table = FrameTable([FrameRef(self.store, track_id, rows)], self.preset.image_size, cache_bytes=0)
@@ -265,7 +265,6 @@ class _Finetune:
                 values = arrays[f"scores/{head.name}"] = np.zeros((len(valid), head.output_dim), np.float32)
                 values[rows] = scores[head.name]
             store.write(track_id, arrays, fps=self.store.fps(track_id))
-        return len(tracks)
 
 
 def _init_path(cfg: Config, settings: FinetuneConfig) -> Path | None:
@@ -287,12 +286,13 @@ def _init_path(cfg: Config, settings: FinetuneConfig) -> Path | None:
     return path
 
 
-def _summary(folder: RunFolder, result: dict[str, Any], cfg: Config, task: str, *, skipped: bool) -> Summary:
+def _summary(job: _Finetune, folder: RunFolder, *, skipped: bool) -> Summary:
+    result, task = folder.result(), job.task.name
     lines = [
         ("run", f"{folder.path}{' (done before)' if skipped else ''}"),
         ("steps", f"{result['steps']} in {result['seconds']:.1f} s on {result['device']}, {result['precision']}"),
         ("loss", f"{result['first_loss']:.4f} -> {result['last_loss']:.4f}"),
         ("best", f"val {task} {result['best_score']:.3f} at step {result['best_step']}"),
-        ("scores", f"{cfg.predictions_store(folder.path)}, {result['predicted_tracks']} tracks"),
+        ("scores", f"{job.predictions}, {result['predicted_tracks']} tracks"),
     ]
     return Summary("finetune", lines, data={"run": str(folder.path), "task": task, "skipped": skipped, **result})

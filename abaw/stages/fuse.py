@@ -5,8 +5,8 @@ Reads feature stores and labels; writes runs/fuse-<task>-<name> and the scores o
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,26 +19,34 @@ from abaw.checkpoint import load_checkpoint, load_weights
 from abaw.config import Config, FuseConfig
 from abaw.console import Summary, progress
 from abaw.data.annotations import LabelReader, Labels, concatenate
+from abaw.data.labelled import labels_sha256, require_labels, trainable_task
 from abaw.data.manifest import Manifest, Track
-from abaw.data.windows import FeatureStreams, cut
+from abaw.data.windows import FeatureStreams, Window
 from abaw.errors import AbawError, ExitCode, choose
 from abaw.models.fusion import FUSION_BODIES, FusionModel
 from abaw.models.heads import logits_to_scores
-from abaw.models.losses import LossSettings, task_loss
+from abaw.models.losses import LossSettings
 from abaw.provenance import combine_trained_on, trained_on_record
-from abaw.tasks import TASKS, Task, score
+from abaw.tasks import Task, score
 from abaw.training.batches import SampleOrder
 from abaw.training.device import autocast, resolve_device, resolve_precision, use_threads
-from abaw.training.loop import FitResult, LoopSettings, describe, fit
+from abaw.training.loop import FitResult, LoopSettings, Loss, describe, fit
+from abaw.training.objective import task_objective
 from abaw.training.optim import adamw, half_cosine, parameter_groups
-from abaw.training.predictions import create_predictions, scored_tracks
-from abaw.training.run import RunFolder
+from abaw.training.predictions import (
+    create_predictions,
+    describe_state,
+    discard_outdated,
+    scored_tracks,
+    unscored,
+)
+from abaw.training.run import RunFolder, recorded_precision
 from abaw.training.weights import balanced_weights
-from abaw.training.windows import WindowBatches, score_tracks
+from abaw.training.windows import WindowBatches, labelled_windows, score_tracks
 
 logger = logging.getLogger(__name__)
 
-OUTSIDE = {"name", "task", "visual", "audio", "precision"}  # recorded elsewhere, or without effect on the weights
+OUTSIDE = {"name", "task", "visual", "audio", "precision"}  # recorded as names or inputs
 
 
 def run(cfg: Config, *, task: str | None = None, overwrite: bool = False, dry_run: bool = False) -> Summary:
@@ -47,37 +55,33 @@ def run(cfg: Config, *, task: str | None = None, overwrite: bool = False, dry_ru
     Raises AbawError before any training for missing stores, tracks or labels, for streams whose rows or recipes
     differ, and for a run made with other settings.
     """
-    name = task or cfg.fuse.task
-    job = _Fuse(cfg, choose(TASKS, name, what="task", where="fuse.task"))
-    path = cfg.run_dir("fuse", job.settings.name or job.settings.model, job.task.name)
+    job = _Fuse(cfg, trainable_task(task or cfg.fuse.task, where="fuse.task"), overwrite=overwrite)
     if dry_run:
-        state = "done" if (path / "done").is_file() else "to do"
-        return Summary("fuse", [("run", f"{path}: {state}"), *job.describe_inputs()], data={"state": state})
-    folder = job.start(path, overwrite=overwrite)
-    skipped = folder.is_done and job.predictions_path(folder).is_dir()
+        state = describe_state(job.predictions, RunFolder(job.path), job.scored)
+        return Summary("fuse", [("run", f"{job.path}: {state}"), *job.describe_inputs()], data={"state": state})
+    folder = job.start(overwrite=overwrite)
+    discard_outdated(job.predictions, folder)
+    skipped = folder.is_done and not unscored(job.predictions, folder, job.scored)
     if not skipped:
-        result = job.train(folder)
-        num_tracks = job.predict(folder)
-        folder.finish({**result.to_dict(), "predicted_tracks": num_tracks, "device": str(job.device)})
+        result = folder.result() if folder.is_done else {**job.train(folder).to_dict(), "device": str(job.device)}
+        job.predict(folder)
+        folder.finish({**result, "predicted_tracks": len(job.scored)})
     return _summary(job, folder, skipped=skipped)
 
 
 class _Fuse:
-    """One run: its inputs, model and settings."""
+    """One run: its inputs and settings."""
 
-    def __init__(self, cfg: Config, task: Task) -> None:
+    def __init__(self, cfg: Config, task: Task, *, overwrite: bool) -> None:
         self.cfg, self.task = cfg, task
         self.settings: FuseConfig = cfg.fuse_for(task.name)
-        choose(FUSION_BODIES, self.settings.model, what="fusion model", where="fuse.model")
-        if self.settings.stride > self.settings.window:
-            raise AbawError(
-                f"stride {self.settings.stride} is larger than window {self.settings.window}: rows would be skipped",
-                where="fuse.stride",
-                fix=f"set it to at most {self.settings.window}",
-                code=ExitCode.CONFIG,
-            )
+        _check_settings(self.settings)
+        self.path = cfg.run_dir("fuse", self.settings.name or self.settings.model, task.name)
+        self.predictions = cfg.predictions_store(self.path)
         self.device = resolve_device(cfg.run.device)
-        self.precision = resolve_precision(self.settings.precision, self.device, key="fuse.precision")
+        recorded = None if overwrite else recorded_precision(self.path)
+        wanted = self.settings.precision
+        self.precision = resolve_precision(wanted, self.device, key="fuse.precision", recorded=recorded)
         self.threads = use_threads(cfg.run.threads)
         self.manifest = Manifest.from_config(cfg.data)
         inputs = _inputs(cfg, self.settings)
@@ -86,15 +90,14 @@ class _Fuse:
         self.batch_streams = FeatureStreams(*inputs, gap=self.settings.gap)
         reader = LabelReader(cfg.data, task)
         self.train_tracks, self.val_tracks = (self._tracks(reader, split) for split in ("train", "val"))
-        self.scored = self.val_tracks + self._test_tracks()
-        accept = cfg.run.accept_recipe_mismatch
-        self.streams.check([t.track_id for t in self.train_tracks + self.scored], accept_recipe_mismatch=accept)
-        self.labels = {
-            track.track_id: reader.labels(track, self.streams.num_rows(track.track_id))
-            for track in self.train_tracks + self.val_tracks
-        }
+        self.test_tracks = self.manifest.select(task=task.name, split="test")
+        known = {track.track_id for track in self.train_tracks + self.val_tracks + self.test_tracks}
+        self.warnings = self.streams.check(sorted(known), accept_recipe_mismatch=cfg.run.accept_recipe_mismatch)
+        self.scored = scored_tracks(self.manifest, task, known)
+        self.train_labels = self._labels(reader, self.train_tracks, "train")
+        self.val_labels = self._labels(reader, self.val_tracks, "val")
         reader.report_differences()
-        self._require_labels()
+        self.windows = self._windows()
 
     def _tracks(self, reader: LabelReader, split: str) -> list[Track]:
         tracks = self.manifest.select(task=reader.task.name, split=split)
@@ -106,78 +109,66 @@ class _Fuse:
             )
         return tracks
 
-    def _test_tracks(self) -> list[Track]:
-        return self.manifest.select(task=self.task.train_on or self.task.name, split="test")
-
-    def _require_labels(self) -> None:
-        for split, tracks in (("train", self.train_tracks), ("val", self.val_tracks)):
-            for head in self.task.heads:
-                if not any(self.labels[track.track_id][head.name].mask.any() for track in tracks):
-                    raise AbawError(
-                        f"no row of the {split} split has a label of {head.name}",
-                        where="data.annotations",
-                        fix="check the label files: every row is marked as not annotated",
-                    )
+    def _labels(self, reader: LabelReader, tracks: list[Track], split: str) -> dict[str, dict[str, Labels]]:
+        """Labels by track and head; refuses a split in which a head has none."""
+        rows = {track.track_id: self.streams.num_rows(track.track_id) for track in tracks}
+        labels = {track.track_id: reader.labels(track, rows[track.track_id]) for track in tracks}
+        require_labels(labels, self.task, split=split)
+        return labels
 
     def describe_inputs(self) -> list[tuple[str, str]]:
         """Lines about what goes in."""
         streams = ", ".join(f"{stream.name} ({stream.dim})" for stream in self.streams.streams)
-        tracks = f"{len(self.train_tracks)} train, {len(self.val_tracks)} val, {len(self._test_tracks())} test"
+        tracks = f"{len(self.train_tracks)} train, {len(self.val_tracks)} val, {len(self.test_tracks)} test"
         return [("features", streams), ("tracks", tracks)]
 
-    def predictions_path(self, folder: RunFolder) -> Path:
-        """Where the scores go."""
-        return self.cfg.predictions_store(folder.path)
+    def _windows(self) -> list[Window]:
+        """Windows with a label; refuses a batch of a single row, which batch normalisation cannot train on."""
+        own = self.settings
+        windows = labelled_windows(self.train_labels, window=own.window, stride=own.stride)
+        shortest = min(windows, key=lambda window: window.stop - window.start)
+        if own.batch_size == 1 and shortest.stop - shortest.start == 1:
+            raise AbawError(
+                f"batch_size 1 would train on a single row of track {shortest.track_id}: nothing to normalise over",
+                where="fuse.batch_size",
+                fix="set fuse.batch_size to 2 or more" + (", or fuse.window to 2 or more" if own.window == 1 else ""),
+                code=ExitCode.CONFIG,
+            )
+        return windows
 
-    def start(self, path: Path, *, overwrite: bool) -> RunFolder:
+    def start(self, *, overwrite: bool) -> RunFolder:
         own = self.settings
         return RunFolder.start(
-            path,
+            self.path,
             stage="fuse",
             settings={**own.model_dump(exclude=OUTSIDE), "task": self.task.name, "seed": self.cfg.run.seed},
             inputs={
-                "streams": {stream.name: stream.store.fingerprint for stream in self.streams.streams},
-                "train": self._digest(self.train_tracks),
-                "val": self._digest(self.val_tracks),
+                "streams": self.streams.describe(),
+                "train": labels_sha256(self.train_labels),
+                "val": labels_sha256(self.val_labels),
+                "precision": self.precision,
             },
-            facts={"device": str(self.device), "precision": self.precision, "threads": self.threads},
+            facts={"device": str(self.device), "threads": self.threads, "warnings": self.warnings},
             overwrite=overwrite,
         )
-
-    def _digest(self, tracks: list[Track]) -> str:
-        """Hash of tracks and labels: a run is not continued on others."""
-        digest = hashlib.sha256()
-        for track in tracks:
-            for name, own in sorted(self.labels[track.track_id].items()):
-                digest.update(f"{track.track_id}/{name}:{own.num_rows}\n".encode())
-                digest.update(np.where(own.mask, own.values, 0).astype("<f4").tobytes() + own.mask.tobytes())
-        return digest.hexdigest()
 
     # -- training --------------------------------------------------------------------------------------------------
     def train(self, folder: RunFolder) -> FitResult:
         """Fit the model in the run's folder; continues by itself."""
         own, seed = self.settings, self.cfg.run.seed
         torch.manual_seed(seed)
-        self.model = FusionModel(self.task, body=own.model, dims=self.streams.dims, dropout=own.dropout)
+        model = FusionModel(self.task, body=own.model, dims=self.streams.dims, dropout=own.dropout)
         mean, std = self.streams.statistics([track.track_id for track in self.train_tracks])
-        self.model.scale.mean.copy_(torch.from_numpy(mean))
-        self.model.scale.std.copy_(torch.from_numpy(std))
-        self.model.to(self.device)
-        windows = [
-            window
-            for track in self.train_tracks
-            for window in cut(
-                track.track_id, self.streams.num_rows(track.track_id), window=own.window, stride=own.stride
-            )
-            if any(part.mask[window.start : window.stop].any() for part in self.labels[track.track_id].values())
-        ]
-        order = SampleOrder(len(windows), own.batch_size, seed=seed)
-        groups = parameter_groups(self.model, lr=own.lr, weight_decay=own.weight_decay)
+        model.scale.mean.copy_(torch.from_numpy(mean))
+        model.scale.std.copy_(torch.from_numpy(std))
+        model.to(self.device)
+        order = SampleOrder(len(self.windows), own.batch_size, seed=seed)
+        groups = parameter_groups(model, lr=own.lr, weight_decay=own.weight_decay)
         head = self.task.heads[0]
         return fit(
-            self.model,
+            model,
             run=folder,
-            source=WindowBatches(self.batch_streams, windows, self.labels, order, own.window),
+            source=WindowBatches(self.batch_streams, self.windows, self.train_labels, order, own.window),
             loss=self._loss(),
             optimizer=adamw(groups),
             schedule=half_cosine(own.steps, warmup=own.warmup_steps),
@@ -200,62 +191,46 @@ class _Fuse:
         record = trained_on_record(
             dataset=self.cfg.data.name,
             edition=self.cfg.data.edition,
-            labels=self.task.train_on or self.task.name,
+            labels=self.task.name,
             split_file="official",
             track_ids=[track.track_id for track in self.train_tracks],
         )
-        first = self.streams.streams[0].store.header
         return {
             "kind": "fusion",
             "architecture": {"model": own.model, "dims": self.streams.dims, "dropout": own.dropout},
-            "streams": [
-                {"name": s.name, "kind": s.kind, "fingerprint": s.store.fingerprint} for s in self.streams.streams
-            ],
+            "streams": self.streams.describe(),
             "window": own.window,
             "stride": own.stride,
             "gap": own.gap,
             "task": self.task.name,
             "label_order": {head.name: list(head.labels) for head in self.task.heads},
-            "recipe": first.recipe,
+            "recipe": self.streams.streams[0].store.header.recipe,
             "trained_on": combine_trained_on([self.streams.trained_on(), [record]]),
         }
 
-    def _loss(self) -> Any:
-        own = self.settings
-        pooled = {head.name: self._pooled(self.train_tracks, head.name) for head in self.task.heads}
-        settings = {}
+    def _loss(self) -> Loss:
+        own, settings = self.settings, {}
         for head in self.task.heads:
-            weights: dict[str, Any] = dict(balanced_weights(head, pooled[head.name], own.class_weights))
+            labels = concatenate([heads[head.name] for heads in self.train_labels.values()])
+            weights: dict[str, Any] = dict(balanced_weights(head, labels, own.class_weights))
             settings[head.name] = LossSettings(mse=own.mse_weight, **weights)
-
-        def loss(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-            logits = model(batch["features"], batch["present"], batch["rows"])
-            targets = {head.name: batch[f"{head.name}.values"] for head in self.task.heads}
-            masks = {head.name: batch[f"{head.name}.mask"] for head in self.task.heads}
-            total, parts = task_loss(self.task.heads, logits, targets, masks, settings)
-            return total, parts if len(parts) > 1 else {}
-
-        return loss
-
-    def _pooled(self, tracks: list[Track], head: str) -> Labels:
-        return concatenate([self.labels[track.track_id][head] for track in tracks])
+        return task_objective(self.task, settings, inputs=("features", "present", "rows"))
 
     # -- scores ----------------------------------------------------------------------------------------------------
-    def _validate(self, _: nn.Module) -> dict[str, float]:
-        track_ids = [track.track_id for track in self.val_tracks]
-        scores = self._scores(track_ids)
-        heads = [head.name for head in self.task.heads]
-        pooled = {name: np.concatenate([scores[track_id][name] for track_id in track_ids]) for name in heads}
-        return score(self.task, pooled, {name: self._pooled(self.val_tracks, name) for name in heads})
+    def _validate(self, model: nn.Module) -> dict[str, float]:
+        scores = self._scores(model, list(self.val_labels))
+        names = [head.name for head in self.task.heads]
+        pooled = {name: np.concatenate([scores[track_id][name] for track_id in self.val_labels]) for name in names}
+        return score(self.task, pooled, {n: concatenate([own[n] for own in self.val_labels.values()]) for n in names})
 
     @torch.inference_mode()
-    def _scores(self, track_ids: list[str]) -> dict[str, dict[str, np.ndarray]]:
-        self.model.eval()
+    def _scores(self, model: nn.Module, track_ids: list[str]) -> dict[str, dict[str, np.ndarray]]:
+        model.eval()
 
         def scorer(batch: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
             moved = [batch[name].to(self.device) for name in ("features", "present", "rows")]
             with autocast(self.device, self.precision):
-                logits = self.model(*moved)
+                logits = model(*moved)
             return {name: value.cpu().numpy() for name, value in logits_to_scores(self.task.heads, logits).items()}
 
         own = self.settings
@@ -263,20 +238,31 @@ class _Fuse:
             self.streams, track_ids, scorer, length=own.window, stride=own.stride, batch_size=own.batch_size
         )
 
-    def predict(self, folder: RunFolder) -> int:
-        """Write the best model's scores; rows without data in any stream are invalid. Returns the tracks written."""
+    def predict(self, folder: RunFolder) -> None:
+        """Write the best model's scores of tracks that lack them; rows without data in any stream are invalid."""
         weights, header = load_checkpoint(folder.best_path, kind="fusion")
-        load_weights(self.model, weights, where=str(folder.best_path))
-        store = create_predictions(
-            self.predictions_path(folder), folder, self.task, header=header, precision=self.precision
-        )
-        track_ids = scored_tracks(self.manifest, self.task, [track.track_id for track in self.scored])
-        for track_id in progress(track_ids, desc=f"score {self.task.name}"):
+        shape = header["architecture"]
+        model = FusionModel(self.task, body=shape["model"], dims=shape["dims"], dropout=shape["dropout"])
+        load_weights(model, weights, where=str(folder.best_path))
+        model.to(self.device)
+        store = create_predictions(self.predictions, folder, self.task, header=header, precision=self.precision)
+        lacking = [track_id for track_id in self.scored if track_id not in store]
+        for track_id in progress(lacking, desc=f"score {self.task.name}"):
             valid = np.asarray(self.streams.valid(track_id).any(axis=1))
-            scores = self._scores([track_id])[track_id]
+            scores = self._scores(model, [track_id])[track_id]
             blocks = {f"scores/{name}": np.where(valid[:, None], block, 0) for name, block in scores.items()}
             store.write(track_id, {"valid": valid, **blocks}, fps=self.streams.streams[0].store.fps(track_id))
-        return len(track_ids)
+
+
+def _check_settings(settings: FuseConfig) -> None:
+    choose(FUSION_BODIES, settings.model, what="fusion model", where="fuse.model")
+    if settings.stride > settings.window:
+        raise AbawError(
+            f"stride {settings.stride} is larger than window {settings.window}: rows would be skipped",
+            where="fuse.stride",
+            fix=f"set it to at most {settings.window}",
+            code=ExitCode.CONFIG,
+        )
 
 
 def _inputs(cfg: Config, settings: FuseConfig) -> tuple[list[Path], list[Path]]:
@@ -297,13 +283,15 @@ def _inputs(cfg: Config, settings: FuseConfig) -> tuple[list[Path], list[Path]]:
 
 
 def _summary(job: _Fuse, folder: RunFolder, *, skipped: bool) -> Summary:
-    result, name = folder.result(), job.task.name
+    result, name, path = folder.result(), job.task.name, job.predictions
+    near = path.relative_to(job.cfg.root) if path.is_relative_to(job.cfg.root) else path
     lines = [
         ("run", f"{folder.path}{' (done before)' if skipped else ''}"),
         *job.describe_inputs(),
         ("best", f"val {name} {result['best_score']:.3f} at step {result['best_step']} of {result['steps']}"),
         ("time", f"{result['seconds']:.1f} s on {result['device']}"),
-        ("scores", f"{job.predictions_path(folder)}, {result['predicted_tracks']} tracks"),
-        ("next", f"abaw evaluate {job.predictions_path(folder).name}, abaw submit --task {name}"),
+        ("scores", f"{path}, {result['predicted_tracks']} tracks"),
+        ("next", f"abaw evaluate {shlex.quote(str(near))}"),
+        ("then", f"abaw submit --task {name}"),
     ]
     return Summary("fuse", lines, data={"run": str(folder.path), "task": name, "skipped": skipped, **result})

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from abaw.checkpoint import load_checkpoint, load_weights
+from abaw.checkpoint import load_checkpoint, load_weights, read_header
 from abaw.config import Config, PretrainSource
 from abaw.console import Summary, progress
 from abaw.data.frames import RESIZE, FrameRef, FrameTable, measure_normalisation
@@ -29,7 +29,7 @@ from abaw.training.batches import FaceBatches, SampleOrder
 from abaw.training.device import resolve_device, resolve_precision, use_threads
 from abaw.training.loop import FitResult, LoopSettings, describe, fit
 from abaw.training.optim import adamw, half_cosine, parameter_groups, scaled_lr
-from abaw.training.run import RunFolder
+from abaw.training.run import RunFolder, recorded_precision
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +50,11 @@ def run(cfg: Config, *, overwrite: bool = False, dry_run: bool = False) -> Summa
     settings = cfg.pretrain
     preset = choose(VIT_PRESETS, settings.preset, what="preset", where="pretrain.preset")
     device = resolve_device(cfg.run.device)
-    precision = resolve_precision(settings.precision, device, key="pretrain.precision")
+    path = cfg.run_dir("pretrain", settings.name or settings.preset)
+    recorded = None if overwrite else recorded_precision(path)
+    precision = resolve_precision(settings.precision, device, key="pretrain.precision", recorded=recorded)
     threads = use_threads(cfg.run.threads)
     refs, weights, stores = _frames(cfg)
-    path = cfg.run_dir("pretrain", settings.name or settings.preset)
     if dry_run:
         state = "done" if (path / "done").is_file() else "to do"
         count = str(sum(len(ref) for ref in refs))
@@ -62,8 +63,8 @@ def run(cfg: Config, *, overwrite: bool = False, dry_run: bool = False) -> Summa
         path,
         stage="pretrain",
         settings={**settings.model_dump(exclude={"sources", "init_from", "precision", "name"}), "seed": cfg.run.seed},
-        inputs=_inputs(cfg, refs, stores),
-        facts={"device": str(device), "precision": precision, "threads": threads},
+        inputs={**_inputs(cfg, refs, stores), "precision": precision},
+        facts={"device": str(device), "threads": threads, "warnings": _check_recipes(cfg, stores)},
         overwrite=overwrite,
     )
     if folder.is_done:
@@ -77,7 +78,7 @@ def run(cfg: Config, *, overwrite: bool = False, dry_run: bool = False) -> Summa
 # -- inputs ------------------------------------------------------------------------------------------------------------
 def _frames(cfg: Config) -> tuple[list[FrameRef], np.ndarray | None, list[FeatureStore]]:
     """Frames of all sources; a weight per frame where there are several sources; their stores."""
-    sources = cfg.pretrain.sources or [PretrainSource(store=cfg.faces_store)]
+    sources = _sources(cfg)
     held_out = _held_out(cfg)
     refs: list[FrameRef] = []
     weights: list[np.ndarray] = []
@@ -101,6 +102,10 @@ def _frames(cfg: Config) -> tuple[list[FrameRef], np.ndarray | None, list[Featur
     return refs, np.concatenate(weights) if len(sources) > 1 else None, stores
 
 
+def _sources(cfg: Config) -> list[PretrainSource]:
+    return cfg.pretrain.sources or [PretrainSource(store=cfg.faces_store)]
+
+
 def _held_out(cfg: Config) -> set[str]:
     """Tracks of any task's validation or test split, whose faces pretraining leaves alone."""
     if cfg.pretrain.tracks == "all" or not (cfg.data.annotations or cfg.data.test):
@@ -110,8 +115,9 @@ def _held_out(cfg: Config) -> set[str]:
 
 def _inputs(cfg: Config, refs: list[FrameRef], stores: list[FeatureStore]) -> dict[str, Any]:
     inputs: dict[str, Any] = {"tracks": _record(cfg, refs)["tracks_sha256"], "frames": sum(map(len, refs))}
-    for number, store in enumerate(stores):
-        inputs[f"source_{number}"] = {"store": store.path.name, "fingerprint": store.fingerprint}
+    for number, (source, store) in enumerate(zip(_sources(cfg), stores, strict=True)):
+        described = {"store": store.path.name, "fingerprint": store.fingerprint, "weight": source.weight}
+        inputs[f"source_{number}"] = described
     if cfg.pretrain.init_from != "none":
         inputs["init_from"] = file_sha256(_init_path(cfg))
     return inputs
@@ -139,7 +145,23 @@ def _init_path(cfg: Config) -> Path:
     return path
 
 
+def _check_recipes(cfg: Config, stores: list[FeatureStore]) -> list[str]:
+    """Warnings about how sources and initial weights were aligned; refuses known alignments that differ."""
+    accept, first = cfg.run.accept_recipe_mismatch, stores[0]
+    warnings = []
+    for store in stores[1:]:
+        what = f"faces store {store.path.name} (beside {first.path.name})"
+        theirs, ours = store.header.recipe, first.header.recipe
+        warnings += check_recipe(theirs, ours, what=what, where="pretrain.sources", accept=accept)
+    if cfg.pretrain.init_from != "none":
+        path = _init_path(cfg)
+        recipe = read_header(path)["recipe"]
+        warnings += check_recipe(recipe, _recipe(stores), what=path.name, where=str(path), accept=accept)
+    return warnings
+
+
 def _recipe(stores: list[FeatureStore]) -> dict[str, Any]:
+    """The alignment of all sources; unknown where they differ."""
     recipes = {store.header.recipe.get("fingerprint"): store.header.recipe for store in stores}
     return next(iter(recipes.values())) if len(recipes) == 1 else unknown_recipe()
 
@@ -156,7 +178,6 @@ def _set_up(
     if settings.init_from != "none":
         path = _init_path(cfg)
         loaded, before = load_checkpoint(path, kind="mae")
-        check_recipe(before["recipe"], recipe, what=path.name, where=str(path), accept=cfg.run.accept_recipe_mismatch)
         fresh = load_weights(model, loaded, where=str(path), fresh=DECODER_PREFIXES)
         if fresh:
             logger.info("%s has no decoder: starting with a new one", path)

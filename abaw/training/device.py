@@ -1,4 +1,4 @@
-"""Which device, precision and share of a group of processes a computation gets; each resolved in one place."""
+"""Which device, precision and number of threads a computation gets; each resolved in one place."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda", wanted)
 
 
-def resolve_precision(name: str, device: torch.device, *, key: str = "precision") -> str:
-    """ "fp32" or "bf16"; "auto" takes bf16 where the hardware multiplies it natively."""
+def resolve_precision(name: str, device: torch.device, *, key: str = "precision", recorded: str | None = None) -> str:
+    """ "fp32" or "bf16"; "auto" goes on with what is recorded, else takes bf16 where the hardware multiplies it."""
     if name not in PRECISIONS:
         raise AbawError(
             f'unknown precision "{name}"',
@@ -49,7 +49,7 @@ def resolve_precision(name: str, device: torch.device, *, key: str = "precision"
         )
     if name != "auto":
         return name
-    return "bf16" if _has_native_bf16(device) else "fp32"
+    return recorded or ("bf16" if _has_native_bf16(device) else "fp32")
 
 
 def _has_native_bf16(device: torch.device) -> bool:
@@ -72,6 +72,18 @@ def use_threads(count: int) -> int:
     elif count:
         torch.set_num_threads(count)
     return torch.get_num_threads()
+
+
+def require_one_process() -> None:
+    """Raise AbawError where a launcher started several processes: each would write the same run folder."""
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world not in ("", "1"):
+        raise AbawError(
+            f"this is one of {world} processes, and training in several processes is not supported in this version",
+            where=f"environment variable WORLD_SIZE={world}",
+            fix="start the command without torchrun (or `unset WORLD_SIZE`); it uses one device and all cores",
+            code=ExitCode.CONFIG,
+        )
 
 
 def rank_and_world() -> tuple[int, int]:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Protocol
 
@@ -31,6 +33,8 @@ logger = logging.getLogger(__name__)
 Batch = Mapping[str, Tensor]
 Loss = Callable[[nn.Module, Batch], tuple[Tensor, Mapping[str, Tensor]]]
 Validate = Callable[[nn.Module], Mapping[str, float]]
+# What torch's file writer says when a write fails (a full disk, a quota, a folder that went away).
+WRITE_FAILURES = ("inline_container", "failed writing", "No space", "Parent directory")
 
 
 class BatchSource(Protocol):
@@ -263,13 +267,13 @@ class _Loop:
         if self.rank != 0:
             return
         content = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": _on_cpu(self.model.state_dict()),
+            "optimizer": _on_cpu(self.optimizer.state_dict()),
             "state": dict(vars(self.state)),
             "losses": self.losses,
             "threads": torch.get_num_threads(),
         }
-        publish(self.run.resume_path, lambda path: torch.save(content, path), failures=(OSError, RuntimeError))
+        publish(self.run.resume_path, partial(write_state, content))
 
     def _resume(self) -> None:
         path = self.run.resume_path
@@ -295,6 +299,27 @@ class _Loop:
                 content["threads"],
                 torch.get_num_threads(),
             )
+
+
+def write_state(content: Mapping[str, Any], path: Path) -> None:
+    """Save a resume point. Raises OSError when the file cannot be written, which torch words as a RuntimeError."""
+    try:
+        torch.save(content, path)
+    except RuntimeError as error:
+        if not any(words in str(error) for words in WRITE_FAILURES):
+            raise
+        raise OSError(str(error).splitlines()[0]) from error
+
+
+def _on_cpu(value: Any) -> Any:
+    """The same nested state with its tensors in main memory, so that a failing device is not taken for a full disk."""
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if isinstance(value, Mapping):
+        return {key: _on_cpu(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_on_cpu(part) for part in value)
+    return value
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

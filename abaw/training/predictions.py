@@ -1,19 +1,50 @@
 """The predictions store that ends a training run: scores of its best weights for validation and test tracks.
 
-Owns the header's form, so that runs of all kinds are evaluated and submitted alike.
+Owns the header's form, so that runs of all kinds are evaluated and submitted alike, and which tracks are still to be
+scored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from abaw.data.manifest import Manifest
+from abaw.errors import AbawError, ExitCode
 from abaw.provenance import file_sha256
+from abaw.publish import discard
 from abaw.store import ArraySpec, FeatureStore, StoreHeader
 from abaw.tasks import Task
 from abaw.training.run import RunFolder
+
+
+def scored_tracks(manifest: Manifest, task: Task, known: Container[str] | FeatureStore) -> list[str]:
+    """Validation and test tracks of a task that have faces or features."""
+    wanted = [track for split in ("val", "test") for track in manifest.select(task=task.name, split=split)]
+    return [track.track_id for track in wanted if track.track_id in known]
+
+
+def unscored(path: Path, folder: RunFolder, wanted: Sequence[str]) -> list[str]:
+    """Those of the wanted tracks that a run's best weights have not scored yet; all of them while it is not done."""
+    if not folder.is_done or not _is_of(path, _weights_hash(folder)):
+        return list(wanted)
+    store = FeatureStore.open(path, kind="predictions")
+    return [track_id for track_id in wanted if track_id not in store]
+
+
+def describe_state(path: Path, folder: RunFolder, wanted: Sequence[str]) -> str:
+    """What a run would do: "done", "to do", or how many tracks it would score."""
+    left = unscored(path, folder, wanted)
+    if folder.is_done and left:
+        return f"done, {len(left)} tracks to score"
+    return "done" if folder.is_done else "to do"
+
+
+def discard_outdated(path: Path, folder: RunFolder) -> None:
+    """Take away the scores of a run that begins anew, which `evaluate` would report as its own meanwhile."""
+    if not folder.has_begun and (path / "store.json").exists():
+        discard(path)
 
 
 def create_predictions(
@@ -24,28 +55,39 @@ def create_predictions(
     header: Mapping[str, Any],
     precision: str,
 ) -> FeatureStore:
-    """A fresh predictions store of a run; ``header`` is its checkpoint's (recipe, provenance, label order)."""
+    """The predictions store of a run: continued where its scores are of the same weights, else begun afresh.
+
+    ``header`` is the checkpoint's (recipe, provenance, label order).
+    """
+    weights = _weights_hash(folder)
     return FeatureStore.create(
         path,
         StoreHeader(
             kind="predictions",
             name=folder.path.name,
             arrays={f"scores/{head.name}": ArraySpec("float32", (head.output_dim,)) for head in task.heads},
-            settings={
-                "run": folder.path.name,
-                "weights": file_sha256(folder.best_path),
-                "precision": precision,
-            },
+            settings={"run": folder.path.name, "weights": weights, "precision": precision},
             recipe=header["recipe"],
             trained_on=header["trained_on"],
             label_order=header["label_order"],
         ),
-        overwrite=True,
+        overwrite=not _is_of(path, weights),
     )
 
 
-def scored_tracks(manifest: Manifest, task: Task, known: Sequence[str] | FeatureStore) -> list[str]:
-    """Validation and test tracks of a task that have faces or features."""
-    source = task.train_on or task.name
-    wanted = [track for split in ("val", "test") for track in manifest.select(task=source, split=split)]
-    return [track.track_id for track in wanted if track.track_id in known]
+def _is_of(path: Path, weights: str) -> bool:
+    """Whether a predictions store is there and holds the scores of these weights."""
+    if not (path / "store.json").exists():
+        return False
+    return FeatureStore.open(path, kind="predictions").header.settings.get("weights") == weights
+
+
+def _weights_hash(folder: RunFolder) -> str:
+    if not folder.best_path.is_file():
+        raise AbawError(
+            f"run {folder.path.name} is done, but its weights are gone",
+            where=str(folder.best_path),
+            fix="restore the file from a copy, or pass --overwrite to train again",
+            code=ExitCode.MISSING,
+        )
+    return file_sha256(folder.best_path)

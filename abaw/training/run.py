@@ -19,6 +19,7 @@ from abaw import __version__
 from abaw.errors import AbawError
 from abaw.provenance import differences
 from abaw.publish import discard, publish_text
+from abaw.training.device import require_one_process
 
 FORMAT_VERSION = 1
 REPORTED_PACKAGES = ("torch", "timm", "numpy", "safetensors", "h5py")
@@ -44,14 +45,15 @@ class RunFolder:
         """Begin a run, or take up the one that is there.
 
         `settings` (config.json) and `inputs` (run.json: paths with hashes or fingerprints) must equal the recorded
-        ones, else AbawError names the difference; `overwrite` starts afresh. `facts` (device, precision, provenance)
-        are recorded when the run begins and not compared.
+        ones, else AbawError names the difference; `overwrite` starts afresh. `facts` (device, threads, warnings) are
+        recorded when the run begins and not compared. Raises AbawError where several processes would share the run.
         """
+        require_one_process()
         if overwrite and path.exists():
             discard(path)
         run = cls(path)
         wanted = {"settings": _plain(settings), "inputs": _plain(inputs)}
-        if run.is_done or run.resume_path.exists():
+        if run.has_begun:
             run._require_same(wanted)
             return run
         path.mkdir(parents=True, exist_ok=True)
@@ -88,6 +90,11 @@ class RunFolder:
         return (self.path / "done").is_file()
 
     @property
+    def has_begun(self) -> bool:
+        """Whether there is work to keep: a resume point, or the end."""
+        return self.is_done or self.resume_path.exists()
+
+    @property
     def best_path(self) -> Path:
         return self.path / "best.safetensors"
 
@@ -121,6 +128,12 @@ class RunFolder:
         """Drop the lines written after a checkpoint, which the resumed run writes again."""
         if self.metrics_path.exists():
             os.truncate(self.metrics_path, min(length, self.metrics_path.stat().st_size))
+
+
+def recorded_precision(path: Path) -> str | None:
+    """Precision that a run which has begun was computed in; None for a new one."""
+    run = RunFolder(path)
+    return run.record().get("inputs", {}).get("precision") if run.has_begun else None
 
 
 def versions() -> dict[str, str]:

@@ -41,6 +41,16 @@ def collate(streams: FeatureStreams, windows: Sequence[Window], *, length: int, 
     }
 
 
+def labelled_windows(labels: Mapping[str, Mapping[str, Labels]], *, window: int, stride: int) -> list[Window]:
+    """Windows over the tracks of ``labels`` (track -> head -> Labels) that hold a label of any head."""
+    return [
+        part
+        for track_id, heads in labels.items()
+        for part in cut(track_id, max(own.num_rows for own in heads.values()), window=window, stride=stride)
+        if any(own.mask[part.start : part.stop].any() for own in heads.values())
+    ]
+
+
 @dataclass
 class WindowBatches:
     """Source of `fit` for feature windows with labels per row.

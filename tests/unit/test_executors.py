@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import importlib
+import logging
+import os
+import re
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +30,8 @@ from abaw.executors import (
 # Work for other processes must lie in a module that they can import.
 WORK = """
 import os
+import numpy
+import threadpoolctl
 from abaw.errors import AbawError
 from abaw.executors import TrackResult
 
@@ -36,7 +43,8 @@ def work(unit):
             raise KeyError("slip")
         if track.track_id == "dies":
             os._exit(9)
-        yield TrackResult(track.track_id, info={"pid": os.getpid(), "threads": os.environ.get("OMP_NUM_THREADS")})
+        pools = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+        yield TrackResult(track.track_id, info={"pid": os.getpid(), "threads": pools, "reasons": {"VALID": 7}})
 """
 
 
@@ -75,9 +83,22 @@ def test_a_program_error_is_told_apart_with_its_traceback(work, workers):
     assert "work_for_executors.py" in result.traceback
 
 
-def test_worker_processes_run_on_one_thread_each(work):
+def test_worker_processes_run_on_one_thread_each(work, monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     results = run_units(units("a", "b"), work, workers=2)
-    assert {result.info["threads"] for result in results} == {"1"}
+    assert all(result.info["threads"] for result in results)
+    assert {threads for result in results for threads in result.info["threads"]} == {1}
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "2"  # of this process
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_every_finished_track_is_a_line_of_the_debug_log(work, caplog):
+    with caplog.at_level(logging.DEBUG, logger="abaw"):
+        run_units(units("a", "bad"), work)
+    lines = [record.getMessage() for record in caplog.records]
+    assert re.fullmatch(r"a: done in \d+\.\d s, 7 VALID", lines[0])
+    assert re.fullmatch(r"bad: failed in \d+\.\d s, bad video \(fix: replace it\)", lines[1])
 
 
 def test_a_worker_that_dies_is_reported(work):
@@ -155,11 +176,38 @@ def test_a_shard_that_is_none_is_refused(spec):
     assert caught.value.code == ExitCode.USAGE
 
 
-def test_overwriting_in_parts_is_refused(tmp_path):
-    refuse_overwrite_of_parts(overwrite=True, shard=None, store=tmp_path)
-    refuse_overwrite_of_parts(overwrite=False, shard="1/2", store=tmp_path)
-    with pytest.raises(AbawError, match="--overwrite with --shard"):
-        refuse_overwrite_of_parts(overwrite=True, shard="1/2", store=tmp_path)
+@pytest.mark.parametrize(("shard", "limit"), [("1/2", None), (None, 1)])
+def test_overwriting_a_part_is_refused(tmp_path, shard, limit):
+    refuse_overwrite_of_parts(overwrite=True, shard=None, limit=None, store=tmp_path)
+    refuse_overwrite_of_parts(overwrite=False, shard=shard, limit=limit, store=tmp_path)
+    with pytest.raises(AbawError, match="delete tracks that are not redone"):
+        refuse_overwrite_of_parts(overwrite=True, shard=shard, limit=limit, store=tmp_path)
+
+
+RUN_AND_WAIT = """
+import sys, time
+from abaw.executors import run_units
+
+def work(unit):
+    print("started", flush=True)
+    time.sleep(60)
+    return []
+
+if __name__ == "__main__":
+    run_units([["a"], ["b"]], work, workers=2)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_their_parent(tmp_path, number):
+    (tmp_path / "script.py").write_text(RUN_AND_WAIT)
+    command = [sys.executable, str(tmp_path / "script.py")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout.readline() == b"started\n"
+    process.send_signal(number)
+    # The workers hold the pipe's other end: it closes when the last of them is gone.
+    process.communicate(timeout=20)
+    assert process.returncode == (143 if number == signal.SIGTERM else -9)
 
 
 def test_the_number_of_workers_is_as_asked_or_one_per_core():

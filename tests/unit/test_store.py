@@ -27,6 +27,7 @@ def rows(count, value=1.0):
 def test_write_then_read_gives_the_same_values(tmp_path):
     store = FeatureStore.create(tmp_path / "s", make_header())
     values = np.arange(12, dtype=np.float32).reshape(4, 3)
+    values[1] = 0
     store.write("a", {"valid": np.array([True, False, True, True]), "features": values}, fps=25)
     again = FeatureStore.open(tmp_path / "s", kind="visual")
     assert again.read("a", "features").tolist() == values.tolist()
@@ -138,6 +139,12 @@ def test_wrong_arrays_are_a_bug(tmp_path):
     store = FeatureStore.create(tmp_path / "s", make_header())
     with pytest.raises(ValueError, match="shape"):
         store.write("a", {"valid": np.ones(2, bool), "features": np.ones((3, 3))}, fps=25)
+
+
+def test_data_in_an_invalid_row_is_a_bug(tmp_path):
+    store = FeatureStore.create(tmp_path / "s", make_header())
+    with pytest.raises(ValueError, match="rows that are not valid"):
+        store.write("a", {**rows(2), "valid": np.array([True, False])}, fps=25)
 
 
 def test_temporary_files_are_no_tracks(tmp_path):

@@ -85,3 +85,28 @@ def test_geometry_is_in_units_of_the_crop(faces: FeatureStore) -> None:
     assert landmarks[0].tolist() == [[0.5, 0.5]] * 5
     assert box[0].tolist() == [0, 0, 1, 1]
     assert not landmarks[1].any()
+
+
+def test_far_rows_are_read_one_by_one_and_near_ones_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_faces(tmp_path / "long", {"a": [picture(row) for row in range(9)]})
+    every = read_faces(store, "a", np.arange(9), 48)
+    monkeypatch.setattr("abaw.data.frames.SKIP_BYTES", 1)  # every row that is left out is now far
+    for rows in ([0, 1, 4, 5, 8], [0], [8], list(range(9))):
+        assert np.array_equal(read_faces(store, "a", np.array(rows), 48), every[rows])
+
+
+def test_a_track_is_read_once_for_all_its_rows_of_a_batch(tmp_path: Path) -> None:
+    store = make_faces(tmp_path / "two", {name: [picture(row) for row in range(9)] for name in "ab"})
+    reads = []
+
+    class Counting(FeatureStore):
+        def read(self, track_id: str, name: str, rows: slice = slice(None)) -> np.ndarray:
+            reads.append((track_id, name))
+            return super().read(track_id, name, rows)
+
+    counting = Counting(store.path, store.header, {})
+    frames = FrameTable([FrameRef(counting, name, np.arange(9)) for name in "ab"], 48, cache_bytes=0)
+    indices = np.array([12, 3, 17, 3, 0, 9])
+    whole = FrameTable([FrameRef(store, name, np.arange(9)) for name in "ab"], 48).images(indices)
+    assert np.array_equal(frames.images(indices), whole)
+    assert sorted(reads) == [(name, array) for name in "ab" for array in ("jpeg", "offsets")]

@@ -100,3 +100,30 @@ def test_a_truncated_file_gives_the_sound_up_to_there(make_video, blank, tone):
     part = read_waveform(path, 16000)
     assert 0 < len(part.samples) < len(whole.samples)
     assert np.array_equal(part.samples, whole.samples[: len(part.samples)])
+
+
+def damaged(path, packets=slice(None)):
+    """Overwrite these packets of the sound in an mp4 with 0xff."""
+    with av.open(str(path)) as container:
+        spans = [(packet.pos, packet.size) for packet in container.demux(audio=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for pos, size in spans[packets]:
+        data[pos : pos + size] = b"\xff" * size
+    path.write_bytes(data)
+    return path
+
+
+def test_packets_that_do_not_decode_are_counted(make_video, blank, tone):
+    path = make_video("a.mp4", [blank] * 12, sound=tone)
+    whole = read_waveform(path, 16000)
+    assert (whole.errors, whole.first_error) == (0, "")
+    waveform = read_waveform(damaged(path, slice(4, 6)), 16000)
+    assert waveform.errors == 2
+    assert waveform.first_error
+    assert waveform.stop_s == pytest.approx(whole.stop_s)  # the hole is silence
+
+
+def test_sound_of_which_nothing_decodes_is_an_error_not_silence(make_video, blank, tone):
+    path = damaged(make_video("a.mp4", [blank] * 12, sound=tone))
+    with pytest.raises(AbawError, match="the sound of a.mp4 does not decode"):
+        read_waveform(path, 16000)

@@ -139,3 +139,45 @@ def test_following_agrees_with_searching_every_frame(face_pictures):
         searched = detector.detect(picture)
         side = searched.boxes[0, 2] - searched.boxes[0, 0]
         assert np.abs(face.faces.landmarks[0] - searched.landmarks[0]).mean() < 0.05 * side
+
+
+class ShyDetector(DotDetector):
+    """Finds the face by its first search only; looks know it as long as it is there."""
+
+    def detect(self, image):
+        found = super().detect(image)
+        return found if self.searches <= 1 else no_faces()
+
+    def look_at(self, image, boxes):
+        found = DotDetector().detect(image)
+        return [found if len(found) and np.abs(found.boxes[0] - box).max() < 10 else no_faces() for box in boxes]
+
+
+def test_a_face_that_only_looks_confirm_outlives_the_periodic_search():
+    detector = ShyDetector()
+    found = follow(range(10, 34, 2), detector, redetect=4)
+    assert [int(face.faces.boxes[0, 0]) for face in found] == list(range(10, 34, 2))
+    assert detector.searches == 3
+
+
+def test_a_confirmed_face_does_not_outlive_its_disappearance_or_a_cut():
+    found = follow([50] * 6 + [None] * 6, ShyDetector(), redetect=4)
+    assert [len(face.faces) for face in found] == [1] * 6 + [0] * 6
+    given = frames([50] * 6)
+    for frame in given[3:]:
+        frame.image[:, 90:] += int(2.5 * CUT_LEVEL)
+    found = list(follow_faces(prepare_frames(given, short_side_px=120), ShyDetector()))
+    assert [len(face.faces) for face in found] == [1, 1, 1, 0, 0, 0]
+
+
+def test_a_face_that_search_and_look_both_see_is_one():
+    found = follow([50] * 12, DotDetector(), redetect=4)
+    assert [len(face.faces) for face in found] == [1] * 12
+
+
+def test_while_one_of_two_people_is_missing_searches_are_frequent():
+    one, two = DotDetector(), DotDetector()
+    follow([50] * 25, one)
+    follow([50] * 25, two, people=2)
+    assert one.searches == 1
+    assert two.searches == 1 + 24 // MAX_STRIDE

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from abaw.errors import AbawError
-from abaw.media.video import VideoReader, read_frames
+from abaw.media.video import VideoReader, read_frames, video_times
 
 
 def flat(value: int | tuple[int, int, int], count: int = 6) -> list[np.ndarray]:
@@ -51,6 +51,12 @@ def test_rows_count_up_and_times_step_by_the_frame_rate(make_video):
 def test_an_odd_rate_is_kept_exactly(make_video):
     with VideoReader(make_video("a.mp4", flat(90), fps=24000 / 1001)) as reader:
         assert reader.fps == pytest.approx(23.976, abs=1e-3)
+
+
+def test_times_counted_at_a_rounded_rate_are_put_on_the_containers_clock(make_video):
+    path = make_video("a.mp4", flat(90), fps=24000 / 1001)
+    assert video_times(path, np.array([0.0, 1000.0]), nominal_fps=24) == pytest.approx([0, 1001])
+    assert video_times(path, np.array([0.0, 1000.0]), nominal_fps=30).tolist() == [0, 1000]  # not this video's frames
 
 
 def test_variable_times_are_kept(make_video):

@@ -79,3 +79,10 @@ def test_netease_has_the_published_sizes():
     assert len(model.body.encoder.layers) == 4
     assert (layer.self_attn.num_heads, layer.linear1.out_features, layer.norm_first) == (4, 128, False)
     assert [m.out_features for m in model.body.project if hasattr(m, "out_features")] == [256, 128]
+
+
+def test_the_table_of_streams_moves_with_the_model_and_is_not_saved():
+    scale = StreamScale(DIMS)
+    assert scale.stream_of.tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
+    assert set(scale.state_dict()) == {"mean", "std"}
+    assert scale.to("meta").stream_of.device.type == "meta"

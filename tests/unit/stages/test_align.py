@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,14 @@ def test_the_arrays_are_those_of_the_format(folder):
     assert track.read("a", "landmarks").shape == (5, 5, 2)
     assert track.valid("c").tolist() == [False] * 3
     assert set(track.read("c", "reason")) == {Reason.NO_FACE}
+
+
+def test_rate_and_times_are_the_containers_whatever_the_name_says(tmp_path, make_video, blank):
+    make_video("videos/12-24-160x120.mp4", [blank] * 4, fps=24000 / 1001)
+    (tmp_path / "data.toml").write_text(TOML)
+    run(tmp_path, "align.detector=center")
+    assert store(tmp_path).fps("12-24-160x120") == pytest.approx(23.976, abs=1e-3)
+    assert store(tmp_path).read("12-24-160x120", "time") == pytest.approx(np.arange(4) * 1001 / 24000, abs=1e-5)
 
 
 def test_a_rerun_does_only_what_is_missing(folder):
@@ -241,6 +250,20 @@ def test_the_organisers_crops_are_taken_as_they_are(crops):
     assert store(crops).read(name, "time") == pytest.approx(np.arange(6) / 20)
     original = (crops / "crops" / name / "00001.jpg").read_bytes()
     assert store(crops).read(name, "jpeg")[: len(original)].tobytes() == original
+
+
+def test_crops_finished_with_fewer_rows_than_known_now_are_named(crops, caplog):
+    run(crops)
+    assert not caplog.records
+    (crops / "labels" / "Train_Set" / "3-20-640x360_left.txt").write_text("valence,arousal\n" + "0.1,0.2\n" * 8)
+    with caplog.at_level(logging.WARNING, logger="abaw"):
+        run(crops)
+    path = crops / "features" / "faces" / "3-20-640x360_left.h5"
+    assert "3-20-640x360_left has 6 rows in the store, but 8" in caplog.text
+    assert f"rm '{path}' && abaw align" in caplog.text
+    path.unlink()
+    run(crops)
+    assert store(crops).num_rows("3-20-640x360_left") == 8
 
 
 def test_crops_of_the_videos_other_person_are_never_taken(crops):

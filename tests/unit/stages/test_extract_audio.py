@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+import av
+import cv2
 import numpy as np
 import pytest
 
 from abaw.config_file import load_config
-from abaw.errors import AbawError
+from abaw.errors import AbawError, ExitCode
 from abaw.media.audio import Waveform
 from abaw.stages import align, extract_audio
 from abaw.store import FeatureStore, Reason
@@ -99,6 +102,80 @@ def test_without_faces_the_stage_that_makes_them_is_named(tmp_path, make_video, 
     (tmp_path / "data.toml").write_text(TOML)
     with pytest.raises(AbawError, match="there is no faces store"):
         run(tmp_path)
+
+
+def test_a_track_whose_video_is_gone_fails_and_is_not_mute(folder):
+    labels = folder / "labels" / "Train_Set"
+    labels.mkdir(parents=True)
+    (labels / "long.txt").write_text("valence,arousal\n0.1,0.2\n")
+    (folder / "data.toml").write_text(TOML.replace('"videos"\n', '"videos"\nannotations = { va = "labels" }\n'))
+    (folder / "videos" / "long.mp4").rename(folder / "long.mp4")
+    summary = run(folder)
+    assert [(lost.track_id, lost.message) for lost in summary.failed] == [("long", "no recording of that name")]
+    assert store(folder).track_ids() == ["mute", "short"]
+    (folder / "long.mp4").rename(folder / "videos" / "long.mp4")
+    assert not run(folder).failed
+    (folder / "videos" / "long.mp4").unlink()
+    assert not run(folder).failed  # it is done
+
+
+@pytest.fixture
+def crops(tmp_path) -> Path:
+    """Two tracks of the organisers' crops, in the faces store."""
+    for name in ("a", "b"):
+        (tmp_path / "crops" / name).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "crops" / name / "00001.jpg"), np.full((112, 112, 3), 90, np.uint8))
+    (tmp_path / "data.toml").write_text('[data]\nkind = "crops"\ncrops = "crops"\n[run]\nworkers = 1\n')
+    align.run(load_config(tmp_path / "data.toml"))
+    return tmp_path
+
+
+def test_crops_without_videos_have_no_sound_and_one_warning(crops, caplog):
+    with caplog.at_level(logging.WARNING, logger="abaw"):
+        assert not run(crops).failed
+    assert [record.getMessage() for record in caplog.records] == [
+        "data.videos is not set: 2 tracks get rows without sound"
+    ]
+    assert store(crops).read("a", "reason").tolist() == [Reason.NO_SOUND]
+
+
+def test_beside_crops_a_video_that_is_gone_fails_too(crops, make_video, blank, tone):
+    make_video("videos/a.mp4", [blank] * 3, sound=tone)
+    summary = run(crops, "data.videos=videos")
+    assert [lost.track_id for lost in summary.failed] == ["b"]
+    assert store(crops).valid("a").all()
+    assert "video's header" in store(crops).header.settings["time"]
+
+
+def test_damaged_sound_is_listed(folder):
+    path = folder / "videos" / "long.mp4"
+    with av.open(str(path)) as container:
+        spans = [(packet.pos, packet.size) for packet in container.demux(audio=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    data[spans[4][0] : sum(spans[4])] = b"\xff" * spans[4][1]
+    path.write_bytes(data)
+    summary = run(folder)
+    assert summary.data["damaged"] == ["long"]
+    assert ("damaged", "the sound of 1 tracks decodes only in part: long") in summary.lines
+    assert store(folder).notes["decode_errors"]["long"] > 0
+
+
+def test_sound_that_starts_late_is_put_at_its_frames(tmp_path, make_video, blank, tone):
+    make_video("videos/late.mp4", [blank] * 30, sound=tone, sound_start_s=0.5)
+    (tmp_path / "data.toml").write_text(TOML)
+    align.run(load_config(tmp_path / "data.toml"))
+    run(tmp_path)
+    times = FeatureStore.open(tmp_path / "features" / "faces").read("late", "time")
+    reason = store(tmp_path).read("late", "reason")
+    assert times[0] == 0
+    assert not np.isin(reason[times < 0.40], [Reason.VALID]).any()
+    assert (reason[(times > 0.5) & (times < 0.9)] == Reason.VALID).all()
+
+
+def test_an_empty_list_of_encoders_is_refused(folder):
+    with pytest.raises(AbawError, match="no audio encoder is chosen") as caught:
+        run(folder, "extract_audio.encoders=[]")
+    assert caught.value.code == ExitCode.CONFIG
 
 
 def test_one_bad_file_does_not_end_the_run(folder):

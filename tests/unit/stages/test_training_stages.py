@@ -1,60 +1,23 @@
 """pretrain, finetune and extract-visual on a small store of pictures."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from abaw.checkpoint import read_header
-from abaw.config import Config
-from abaw.config_file import load_config
+from abaw.encoders.visual import VISUAL_ENCODERS, Entry, Landmarks
 from abaw.errors import AbawError, ExitCode
 from abaw.stages import extract_visual, finetune, pretrain
 from abaw.store import FeatureStore
 from tests.unit.faces_store import make_faces, picture
-
-TOML = """
-[data]
-videos = "videos"
-annotations = { va = "va" }
-test = { va = "test.txt" }
-[run]
-threads = 1
-[pretrain]
-steps = 4
-batch_size = 4
-checkpoint_every = 2
-[finetune]
-steps = 4
-batch_size = 4
-validate_every = 2
-[extract_visual]
-encoders = ["mae", "landmarks", "static"]
-[encoders.static]
-encoder = "finetuned"
-weights = "runs/finetune-va-vit_tiny_64"
-batch_size = 4
-"""
+from tests.unit.stages.tiny_set import TOML, config, make_set
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    rows = {name: [picture(10 * k + row) for row in range(6)] for k, name in enumerate(["t1", "t2", "v1", "x1"])}
-    rows["v1"][2] = None
-    make_faces(tmp_path / "features" / "faces", rows)
-    for split, names in (("Train_Set", ["t1", "t2"]), ("Validation_Set", ["v1"])):
-        (tmp_path / "va" / split).mkdir(parents=True)
-        for name in names:
-            values = "".join(f"{0.1 * row:.2f},{-0.1 * row:.2f}\n" for row in range(6))
-            (tmp_path / "va" / split / f"{name}.txt").write_text("valence,arousal\n" + values)
-    (tmp_path / "test.txt").write_text("x1\n")
-    (tmp_path / "videos").mkdir()
-    (tmp_path / "data.toml").write_text(TOML)
-    return tmp_path
-
-
-def config(root: Path, *overrides: str) -> Config:
-    return load_config(root / "data.toml", overrides=overrides)
+    return make_set(tmp_path)
 
 
 def test_the_three_stages_meet_on_disk(root: Path) -> None:
@@ -99,7 +62,7 @@ def test_pretraining_starts_from_other_weights_when_told(root: Path) -> None:
 
 def test_several_sources_are_drawn_by_weight_and_need_no_labelled_data(root: Path) -> None:
     make_faces(root / "more", {"m": [picture(row) for row in range(5)]})
-    (root / "data.toml").write_text(TOML.split("[run]")[1].join(["[run]", ""]))
+    (root / "data.toml").write_text(TOML[TOML.index("[run]") :])
     both = 'pretrain.sources=[{store="features/faces"}, {store="more", weight=3.0}]'
     assert pretrain.run(config(root, both)).data["images"] == 23 + 5
     make_faces(root / "empty", {"e": [None, None]})
@@ -128,7 +91,7 @@ def test_a_dry_run_writes_nothing(root: Path) -> None:
     finetune.run(config(root, "finetune.init_from=none"), task="va", dry_run=True)
     extract_visual.run(config(root), encoder="landmarks", dry_run=True)
     assert not (root / "runs").exists()
-    assert [path.name for path in (root / "features").iterdir()] == ["faces"]
+    assert sorted(path.name for path in (root / "features").iterdir()) == ["faces", "visual-a", "visual-b"]
 
 
 def test_a_split_without_labelled_faces_is_named(root: Path) -> None:
@@ -166,3 +129,32 @@ def test_scores_of_a_run_are_probabilities_or_values_and_invalid_rows_zero(root:
     assert store.track_ids() == ["v1", "x1"]
     assert np.abs(scores).max() <= 1
     assert not scores[2].any()
+
+
+def test_no_encoder_at_all_is_a_configuration_error(root: Path) -> None:
+    with pytest.raises(AbawError, match="extract_visual.encoders is empty") as caught:
+        extract_visual.run(config(root, "extract_visual.encoders=[]"))
+    assert caught.value.code is ExitCode.CONFIG
+
+
+def test_a_new_encoder_of_the_registry_needs_no_other_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(VISUAL_ENCODERS, "points", Entry(lambda _: Landmarks()))
+    assert not extract_visual.run(config(root), encoder="points").failed
+    assert FeatureStore.open(root / "features/visual-points").track_ids() == ["t1", "t2", "v1", "x1"]
+
+
+def test_warnings_about_alignment_are_recorded(root: Path) -> None:
+    make_faces(root / "other", {"m": [picture(row) for row in range(4)]}, recipe="b")
+    both = 'pretrain.sources=[{store="features/faces"}, {store="other"}]'
+    with pytest.raises(AbawError, match="faces store other .* aligned another way"):
+        pretrain.run(config(root, both))
+    pretrain.run(config(root, both, "run.accept_recipe_mismatch=true"))
+    recorded = json.loads((root / "runs/pretrain-vit_tiny_64/run.json").read_text())["warnings"]
+    assert "faces store other (beside faces): alignment differs" in recorded[0]
+    finetune.run(config(root), task="va")
+    recorded = json.loads((root / "runs/finetune-va-vit_tiny_64/run.json").read_text())["warnings"]
+    assert "alignment of one side is unknown" in recorded[0]
+    extract_visual.run(config(root), encoder="static")
+    assert FeatureStore.open(root / "features/visual-static").notes == {}
+    extract_visual.run(config(root), encoder="mae")
+    assert "alignment of one side" in FeatureStore.open(root / "features/visual-mae").notes["warnings"][0]

@@ -12,7 +12,7 @@ from torch import nn
 
 from abaw.checkpoint import load_checkpoint
 from abaw.errors import AbawError
-from abaw.training.loop import LoopSettings, Round, describe, step_seed
+from abaw.training.loop import LoopSettings, Round, describe, step_seed, write_state
 from tests.unit.training.tiny_run import STEPS, Points, half_batches, train
 
 
@@ -121,3 +121,20 @@ def test_a_round_is_one_line_in_fixed_order() -> None:
     done = Round(200, 600, 0.412, {}, {"score": 0.512, "va.ccc": 0.512}, 0.518, 150, 8.1e-5, 12.34)
     line = "step 200/600  loss 0.4120  val va.ccc 0.512 (best 0.518 @ 150)  lr 8.1e-05  12.3 s"
     assert describe(done, metric="va.ccc") == line
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_told_from_other_failures() -> None:
+    with pytest.raises(OSError, match="inline_container"):
+        write_state({"weights": torch.zeros(1_000_000)}, Path("/dev/full"))
+
+
+class Broken:
+    def __reduce__(self):
+        message = "CUDA error: out of memory"
+        raise RuntimeError(message)
+
+
+def test_a_failing_device_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        write_state({"weights": Broken()}, tmp_path / "state.pt")

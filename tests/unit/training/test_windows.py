@@ -6,7 +6,7 @@ import torch
 from abaw.data.annotations import Labels
 from abaw.data.windows import FeatureStreams, cut
 from abaw.training.batches import SampleOrder
-from abaw.training.windows import WindowBatches, collate, score_tracks
+from abaw.training.windows import WindowBatches, collate, labelled_windows, score_tracks
 from tests.unit.data.test_windows import make_store
 
 
@@ -49,3 +49,10 @@ def test_scores_of_overlapping_windows_give_every_row_once(tmp_path):
     )
     assert scores["a"]["va"][:, 0].tolist() == list(range(11))
     assert scores["b"]["va"][:, 0].tolist() == [0, 1, 2]
+
+
+def test_windows_without_a_label_are_not_trained_on():
+    mask = np.zeros((10, 1), bool)
+    mask[9] = True
+    own = {"expr": Labels(np.zeros((10, 1), np.float32), mask)}
+    assert [(w.start, w.stop) for w in labelled_windows({"a": own}, window=4, stride=2)] == [(6, 10)]

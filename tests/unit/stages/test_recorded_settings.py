@@ -1,0 +1,139 @@
+"""Every setting of a training is compared with the recorded one, or stands here with its reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from abaw.config import Config, FinetuneConfig, FuseConfig, PretrainConfig
+from abaw.errors import AbawError
+from abaw.stages import finetune, fuse, pretrain
+from abaw.training.run import RunFolder
+from tests.unit.faces_store import make_faces, picture
+from tests.unit.stages.tiny_set import ROWS, TRACKS, config, make_features, make_set
+
+STAGES = {"pretrain": pretrain.run, "finetune": finetune.run, "fuse": fuse.run}
+TABLES = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "fuse": FuseConfig}
+# field -> another value than that of the run, as TOML; every one must be refused
+CHANGED = {
+    "pretrain": {
+        "preset": '"vit_small_112"',
+        "sources": '[{store="features/faces"}, {store="other", weight=2.0}]',
+        "init_from": '"runs/pretrain-first"',
+        "normalization": '"imagenet"',
+        "mask_ratio": "0.5",
+        "norm_pix_loss": "false",
+        "steps": "2",
+        "warmup_steps": "3",
+        "batch_size": "3",
+        "base_lr": "0.5",
+        "weight_decay": "0.5",
+        "clip_norm": "0.5",
+        "min_crop_scale": "0.5",
+        "tracks": '"all"',
+        "checkpoint_every": "1",
+        "precision": '"bf16"',
+    },
+    "finetune": {
+        "preset": '"vit_small_112"',
+        "faces": '"other"',
+        "init_from": '"none"',
+        "steps": "2",
+        "warmup_steps": "3",
+        "batch_size": "3",
+        "lr": "0.5",
+        "layer_decay": "0.5",
+        "weight_decay": "0.5",
+        "drop_path": "0.5",
+        "clip_norm": "0.5",
+        "pooling": '"cls"',
+        "augment": '"none"',
+        "weight_kind": '"weight"',
+        "ccc_reduce": '"sum"',
+        "mse_weight": "0.25",
+        "label_smoothing": "0.5",
+        "class_weights": '"none"',
+        "frames_per_track": "2",
+        "validate_every": "1",
+        "precision": '"bf16"',
+    },
+    "fuse": {
+        "model": '"linear"',
+        "visual": '["features/visual-b", "features/visual-a"]',
+        "audio": '["features/audio-c"]',
+        "window": "5",
+        "stride": "1",
+        "steps": "2",
+        "warmup_steps": "3",
+        "batch_size": "3",
+        "lr": "0.25",
+        "weight_decay": "0.5",
+        "clip_norm": "0.5",
+        "dropout": "0.5",
+        "mse_weight": "0.25",
+        "class_weights": '"none"',
+        "validate_every": "1",
+        "precision": '"bf16"',
+        "gap": '"mask"',
+    },
+}
+NOT_COMPARED = {
+    "name": "names the run: another name is another run",
+    "task": "is in the run's name: another task is another run",
+}
+STEPS = [f"{stage}.{key}" for stage in STAGES for key in ("steps=1", "name=run", "warmup_steps=1")]
+CASES = [(stage, field) for stage, fields in CHANGED.items() for field in fields]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of each stage; `other` holds other faces, `audio-c` features of sound."""
+    root = make_set(tmp_path_factory.mktemp("set"))
+    make_faces(root / "other", {name: [picture(row) for row in range(ROWS)] for name in TRACKS})
+    make_features(root / "features/audio-c", seed=3, kind="audio")
+    pretrain.run(config(root, *STEPS, "pretrain.name=first"))
+    for run in STAGES.values():
+        run(settings(root))
+    return root
+
+
+def settings(root: Path, *overrides: str) -> Config:
+    return config(root, *STEPS, "finetune.init_from=runs/pretrain-first", *overrides)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_field_is_either_compared_or_has_a_reason(stage: str) -> None:
+    fields = set(TABLES[stage].model_fields)
+    assert fields == set(CHANGED[stage]) | (fields & set(NOT_COMPARED))
+
+
+@pytest.mark.parametrize(("stage", "field"), CASES)
+def test_another_value_is_refused(root: Path, stage: str, field: str) -> None:
+    with pytest.raises(AbawError, match="made with other settings"):
+        STAGES[stage](settings(root, f"{stage}.{field}={CHANGED[stage][field]}"))
+
+
+def test_another_weight_of_a_source_is_refused(root: Path) -> None:
+    sources = 'pretrain.sources=[{{store="features/faces"}}, {{store="other", weight={}}}]'
+    pretrain.run(settings(root, "pretrain.name=both", sources.format("1.0")))
+    with pytest.raises(AbawError, match=r"source_1.weight: 1.0 recorded, 2.0 now"):
+        pretrain.run(settings(root, "pretrain.name=both", sources.format("2.0")))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_automatic_precision_goes_on_with_the_recorded_one(root: Path, stage: str) -> None:
+    names = {"pretrain": "pretrain-bf", "finetune": "finetune-va-bf", "fuse": "fuse-va-bf"}
+    STAGES[stage](settings(root, f"{stage}.name=bf", f"{stage}.precision=bf16"))
+    assert STAGES[stage](settings(root, f"{stage}.name=bf", f"{stage}.precision=auto")).data["skipped"]
+    assert RunFolder(root / "runs" / names[stage]).record()["inputs"]["precision"] == "bf16"
+
+
+def test_streams_of_one_folder_name_are_told_apart(root: Path) -> None:
+    make_features(root / "elsewhere/visual-a", seed=5)
+    twice = 'fuse.visual=["features/visual-a", "elsewhere/visual-a"]'
+    swapped = 'fuse.visual=["elsewhere/visual-a", "features/visual-a"]'
+    fuse.run(settings(root, "fuse.name=twice", twice))
+    assert len(RunFolder(root / "runs/fuse-va-twice").record()["inputs"]["streams"]) == 2
+    with pytest.raises(AbawError, match="inputs.streams"):
+        fuse.run(settings(root, "fuse.name=twice", swapped))
