@@ -152,6 +152,12 @@ def test_provenance_is_inherited_by_the_last_store(inside):
     assert header["recipe"]["fingerprint"] == faces["recipe"]["fingerprint"] != "unknown"
 
 
+def test_a_run_says_what_it_was_trained_on(inside):
+    record = json.loads((inside / "runs/fuse-va-netease/run.json").read_text())
+    header = json.loads((inside / "predictions/fuse-va-netease/store.json").read_text())
+    assert (record["trained_on"], record["recipe"]) == (header["trained_on"], header["recipe"])
+
+
 def test_other_settings_are_refused_and_nothing_changes(inside):
     before = snapshot(inside)
     for command, key in (

@@ -165,6 +165,7 @@ class _Loop:
         self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def train(self, watch: Callable[[Sequence[int]], Iterable[int]]) -> FitResult:
+        self.run.add_provenance(self.header)
         self._resume()
         began = time.monotonic() - self.state.seconds
         steps = range(self.state.step, self.settings.steps)

@@ -110,6 +110,13 @@ class RunFolder:
         """Content of run.json."""
         return self._read("run.json")
 
+    def add_provenance(self, header: Mapping[str, Any]) -> None:
+        """Copy the alignment recipe and the labels seen from the weights' header into run.json."""
+        found = _plain({key: header[key] for key in ("recipe", "trained_on") if key in header})
+        record = self.record()
+        if any(record.get(key) != value for key, value in found.items()):
+            write_json(self.path / "run.json", {**record, **found})
+
     def result(self) -> dict[str, Any]:
         """What `finish` recorded; AbawError when the run is not done."""
         return self._read("done")
