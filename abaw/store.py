@@ -44,6 +44,7 @@ class _OpenTrack:
     """A track's file held open, and its datasets looked up so far."""
 
     file: h5py.File
+    num_rows: int
     datasets: dict[str, h5py.Dataset]
 
 
@@ -199,15 +200,13 @@ class FeatureStore:
     # -- reading ---------------------------------------------------------------------------------------------------
     def num_rows(self, track_id: str) -> int:
         """T, the rows of a track."""
-        return int(self._attribute(track_id, "num_rows"))
+        return self._track(track_id).num_rows
 
     def fps(self, track_id: str) -> float:
         """Nominal frames per second of a track."""
-        return float(self._attribute(track_id, "fps"))
-
-    def _attribute(self, track_id: str, name: str) -> Any:
+        track = self._track(track_id)
         try:
-            return self._track(track_id).file.attrs[name]
+            return float(track.file.attrs["fps"])
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise _damaged(self.track_path(track_id), error) from error
 
@@ -241,10 +240,10 @@ class FeatureStore:
         track = self._handles.get(track_id)
         if track is None:
             self._evict(max(1, open_files.open_files_allowed() // _num_reading(self)) - 1)
-            track = self._handles[track_id] = _OpenTrack(self._open_track(track_id), {})
+            track = self._handles[track_id] = self._open_track(track_id)
         return track
 
-    def _open_track(self, track_id: str) -> h5py.File:
+    def _open_track(self, track_id: str) -> _OpenTrack:
         path = self.track_path(track_id)
         if not path.is_file():
             raise AbawError(
@@ -255,8 +254,8 @@ class FeatureStore:
         try:
             # Without a filter the chunk cache only copies whole chunks: off, it is three times faster and flat.
             file = h5py.File(path, "r", rdcc_nbytes=0, locking=False)
-            recorded = str(file.attrs["fingerprint"])
-            if int(file.attrs["num_rows"]) != len(file["valid"]):
+            recorded, num_rows, valid = str(file.attrs["fingerprint"]), int(file.attrs["num_rows"]), file["valid"]
+            if num_rows != len(valid):
                 raise KeyError("num_rows")
         except (OSError, KeyError, TypeError, ValueError) as error:
             if open_files.is_descriptor_shortage(error):
@@ -269,7 +268,7 @@ class FeatureStore:
                 where=str(path),
                 fix=f"delete {path} and run the stage again",
             )
-        return file
+        return _OpenTrack(file, num_rows, {"valid": valid})
 
     def _evict(self, keep: int) -> None:
         """Close the files opened first, down to ``keep``."""
