@@ -180,7 +180,7 @@ def _outcomes(units: Sequence[Unit], work: Work, *, workers: int) -> Iterator[tu
 
 def _pooled(units: Sequence[Unit], work: Work, *, workers: int) -> Iterator[tuple[int, TrackResult]]:
     context = multiprocessing.get_context("spawn")  # fork would copy the threads' locks of torch and OpenCV
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(os.getpid(),))
     finished = False
     try:
         signal_before = _end_by_sigterm()
@@ -247,10 +247,12 @@ def _end_by_sigterm() -> Any:
     return signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
-def _begin_worker() -> None:
+def _begin_worker(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
     if sys.platform == "linux":  # a parent that is killed cannot: then the kernel does
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before the request
+        os._exit(1)
 
 
 def _run_whole_unit(unit: Unit, work: Work) -> list[TrackResult]:
