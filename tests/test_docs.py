@@ -109,6 +109,11 @@ def test_every_preset_loads(tmp_path, table):
         load_config(tmp_path / "data.toml")
 
 
+def test_the_pages_hold_no_placeholder():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+    assert [page.name for page in pages if re.search(r"TODO|FIXME|XXX|_OUTPUT", page.read_text())] == []
+
+
 def test_the_formats_page_lists_every_reason():
     text = (ROOT / "docs/formats.md").read_text()
     assert all(f"| {int(reason)} | {reason.name.lower().replace('_', ' ')} |" in text for reason in Reason)
