@@ -42,6 +42,10 @@ class Detections:
         return Detections(self.boxes * np.tile(factors, 2), self.landmarks * factors, self.scores)
 
 
+# Only detectors whose `follows` is True are asked to: anything else is a bug.
+FOLLOWS_NONE = "this detector follows no face"
+
+
 def no_faces() -> Detections:
     """Detections of a picture without a face."""
     return Detections(np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.float32))
@@ -134,7 +138,7 @@ class YunetDetector:
         return Detections(boxes, rows[:, 4:14].reshape(-1, 5, 2), rows[:, 14])
 
     def look_at(self, image: np.ndarray, boxes: np.ndarray) -> list[Detections]:
-        raise NotImplementedError
+        raise TypeError(FOLLOWS_NONE)
 
 
 def _required_file(weights: Path | None) -> Path:
@@ -169,7 +173,7 @@ class CenterDetector:
         return Detections(box[None], landmarks[None], np.ones(1, dtype=np.float32))
 
     def look_at(self, image: np.ndarray, boxes: np.ndarray) -> list[Detections]:
-        raise NotImplementedError
+        raise TypeError(FOLLOWS_NONE)
 
 
 class DetectorEntry(NamedTuple):

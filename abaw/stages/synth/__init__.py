@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -58,10 +59,9 @@ def run(
             write_sheet(sheet_path, _cast(parameters), _photos(portraits))
         return _summary(out, parameters, "already there")
     photos = _photos(portraits)
-    partial = out.resolve().with_name(f".{out.resolve().name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    partial = out.resolve().with_name(f".{uuid.uuid4().hex}.partial")  # two runs at once stay out of each other's way
     try:
+        _make_folder(partial)
         _build(partial, parameters, photos, workers=num_workers(workers))
         if sheet:
             write_sheet(partial / "truth" / "sheet.png", _cast(parameters), photos)
@@ -72,6 +72,17 @@ def run(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return _summary(out, parameters, "made")
+
+
+def _make_folder(partial: Path) -> None:
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise AbawError(
+            f"the set cannot be made there: {error}",
+            where=str(partial.parent),
+            fix="name a folder whose parent you may write to",
+        ) from error
 
 
 def _parameters(videos: int, seconds: float, seed: int, portraits: Path | None) -> dict[str, Any]:
@@ -114,7 +125,7 @@ def _is_there(out: Path, parameters: dict[str, Any]) -> bool:
         return False
     marker = out / MARKER
     if marker.is_file():
-        found = json.loads(marker.read_text(encoding="utf-8"))
+        found = _read_marker(marker)
         if found == parameters:
             return True
         differing = [key for key in parameters if found.get(key) != parameters[key]]
@@ -129,6 +140,20 @@ def _is_there(out: Path, parameters: dict[str, Any]) -> bool:
         where="abaw synth OUT",
         fix="give a new or an empty folder",
     )
+
+
+def _read_marker(marker: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(marker.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise AbawError(
+            f"{marker.name} cannot be read, so it is unclear what set this is",
+            where=str(marker),
+            fix="give a new folder, or remove this one first",
+        )
+    return found
 
 
 def _build(out: Path, parameters: dict[str, Any], photos: tuple[Portrait, ...] | None, *, workers: int) -> None:

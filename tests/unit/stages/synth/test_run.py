@@ -216,3 +216,18 @@ def test_photographs_of_speakers_make_a_set(real_data: Path, tmp_path: Path):
         cv2.imwrite(str(tmp_path / "photos" / f"{path.stem}.png"), frame)
     synth.run(tmp_path / "out", videos=8, seconds=1, portraits=tmp_path / "photos", workers=1)
     assert len(list((tmp_path / "out" / layout.ROOT / "videos").glob("*.mp4"))) == 8
+
+
+@pytest.mark.parametrize("text", ["{", "[]", ""])
+def test_a_garbled_marker_is_an_error_of_ours(tmp_path: Path, text: str) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "synth.json").write_text(text)
+    with pytest.raises(AbawError, match="cannot be read"):
+        synth.run(tmp_path / "set", videos=8, seconds=1)
+
+
+def test_a_file_in_the_way_is_an_error_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(AbawError, match="cannot be made there"):
+        synth.run(tmp_path / "file" / "set", videos=8, seconds=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
