@@ -92,6 +92,15 @@ class FeatureStore:
         return store
 
     @classmethod
+    def finished(cls, path: Path, header: StoreHeader) -> set[str]:
+        """Tracks that ``create`` would find done; for plans, since it writes nothing. Raises AbawError as it does."""
+        if not (path / "store.json").exists():
+            return set()
+        store = cls.open(path, kind=header.kind)
+        store._require_same(header)
+        return set(store.track_ids())
+
+    @classmethod
     def open(cls, path: Path, *, kind: str | None = None) -> FeatureStore:
         """Open a store for reading or continuing.
 

@@ -168,6 +168,7 @@ def test_other_settings_are_refused_and_nothing_changes(inside):
         (["pretrain"], "pretrain.mask_ratio=0.5"),
     ):
         result = invoke(*command, "--set", key, code=4)
+        assert invoke(*command, "--set", key, "--dry-run", code=4).stderr == result.stderr
         assert "made with other settings" in result.stderr
         assert "recorded" in result.stderr
     assert snapshot(inside) == before

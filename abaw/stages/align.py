@@ -281,11 +281,7 @@ def _one_thread() -> Iterator[None]:
 
 def _dry_summary(path: Path, header: StoreHeader, units: list[list[Track]]) -> Summary:
     names = [track.track_id for unit in units for track in unit]
-    known: set[str] = set()
-    if (path / "store.json").exists():
-        store = FeatureStore.open(path, kind="faces")
-        if store.fingerprint == header.fingerprint:
-            known = set(store.track_ids())
+    known = FeatureStore.finished(path, header)
     todo = [name for name in names if name not in known]
     lines = [("to do", f"{len(todo)} tracks"), ("done", f"{len(names) - len(todo)} tracks"), ("store", str(path))]
     return Summary("align", lines, data={"todo": todo, "done": [name for name in names if name in known]})

@@ -238,8 +238,7 @@ def _encoder(name: str, options: AudioOptions) -> AudioEncoder:
 
 def _dry_lines(path: Path, header: StoreHeader, units: list[list[Track]]) -> list[tuple[str, str]]:
     names = [track.track_id for unit in units for track in unit]
-    same = (path / "store.json").exists() and FeatureStore.open(path).fingerprint == header.fingerprint
-    known = set(FeatureStore.open(path).track_ids()) if same else set()
+    known = FeatureStore.finished(path, header)
     todo = sum(1 for name in names if name not in known)
     return [("store", str(path)), ("to do", f"{todo} tracks"), ("done", f"{len(names) - todo} tracks")]
 

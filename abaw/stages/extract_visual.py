@@ -287,8 +287,7 @@ def _ahead(pieces: Iterator[Piece]) -> Generator[Piece, None, None]:
 # -- report ------------------------------------------------------------------------------------------------------------
 def _dry_lines(cfg: Config, name: str, headers: dict[str, StoreHeader], items: list[Item]) -> list[tuple[str, str]]:
     path = cfg.features_store("visual", name)
-    same = (path / "store.json").exists() and FeatureStore.open(path).fingerprint == headers[name].fingerprint
-    known = set(FeatureStore.open(path).track_ids()) if same else set()
+    known = FeatureStore.finished(path, headers[name])
     todo = sum(item.track_id not in known for item in items)
     return [("store", str(path)), ("to do", f"{todo} tracks"), ("done", f"{len(items) - todo} tracks")]
 

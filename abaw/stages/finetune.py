@@ -59,6 +59,7 @@ def run(cfg: Config, *, task: str | None = None, overwrite: bool = False, dry_ru
     """
     job = _Finetune(cfg, trainable_task(task or cfg.finetune.task, where="finetune.task"), overwrite=overwrite)
     if dry_run:
+        job.start(overwrite=overwrite, dry_run=True)
         return job.describe()
     folder = job.start(overwrite=overwrite)
     discard_outdated(job.predictions, folder)
@@ -115,7 +116,7 @@ class _Finetune:
         lines = [("run", f"{self.path}: {state}"), frames, ("starts from", str(self.init_path or "random weights"))]
         return Summary("finetune", lines, data={"state": state})
 
-    def start(self, *, overwrite: bool) -> RunFolder:
+    def start(self, *, overwrite: bool, dry_run: bool = False) -> RunFolder:
         own = self.settings
         return RunFolder.start(
             self.path,
@@ -134,6 +135,7 @@ class _Finetune:
             },
             facts={"device": str(self.device), "threads": self.threads, "warnings": self.warnings},
             overwrite=overwrite,
+            dry_run=dry_run,
         )
 
     # -- training --------------------------------------------------------------------------------------------------

@@ -57,6 +57,7 @@ def run(cfg: Config, *, task: str | None = None, overwrite: bool = False, dry_ru
     """
     job = _Fuse(cfg, trainable_task(task or cfg.fuse.task, where="fuse.task"), overwrite=overwrite)
     if dry_run:
+        job.start(overwrite=overwrite, dry_run=True)
         state = describe_state(job.predictions, RunFolder(job.path), job.scored)
         return Summary("fuse", [("run", f"{job.path}: {state}"), *job.describe_inputs()], data={"state": state})
     folder = job.start(overwrite=overwrite)
@@ -136,7 +137,7 @@ class _Fuse:
             )
         return windows
 
-    def start(self, *, overwrite: bool) -> RunFolder:
+    def start(self, *, overwrite: bool, dry_run: bool = False) -> RunFolder:
         own = self.settings
         return RunFolder.start(
             self.path,
@@ -150,6 +151,7 @@ class _Fuse:
             },
             facts={"device": str(self.device), "threads": self.threads, "warnings": self.warnings},
             overwrite=overwrite,
+            dry_run=dry_run,
         )
 
     # -- training --------------------------------------------------------------------------------------------------

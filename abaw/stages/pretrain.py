@@ -55,10 +55,6 @@ def run(cfg: Config, *, overwrite: bool = False, dry_run: bool = False) -> Summa
     precision = resolve_precision(settings.precision, device, key="pretrain.precision", recorded=recorded)
     threads = use_threads(cfg.run.threads)
     refs, weights, stores = _frames(cfg)
-    if dry_run:
-        state = "done" if (path / "done").is_file() else "to do"
-        count = str(sum(len(ref) for ref in refs))
-        return Summary("pretrain", [("run", f"{path}: {state}"), ("faces", count)], data={"state": state})
     folder = RunFolder.start(
         path,
         stage="pretrain",
@@ -66,7 +62,12 @@ def run(cfg: Config, *, overwrite: bool = False, dry_run: bool = False) -> Summa
         inputs={**_inputs(cfg, refs, stores), "precision": precision},
         facts={"device": str(device), "threads": threads, "warnings": _check_recipes(cfg, stores)},
         overwrite=overwrite,
+        dry_run=dry_run,
     )
+    if dry_run:
+        state = "done" if (path / "done").is_file() else "to do"
+        count = str(sum(len(ref) for ref in refs))
+        return Summary("pretrain", [("run", f"{path}: {state}"), ("faces", count)], data={"state": state})
     if folder.is_done:
         return _summary(folder, folder.result(), skipped=True)
     model, source, header = _set_up(cfg, preset, refs, weights, stores)

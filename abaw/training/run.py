@@ -41,20 +41,23 @@ class RunFolder:
         inputs: Mapping[str, Any],
         facts: Mapping[str, Any] | None = None,
         overwrite: bool = False,
+        dry_run: bool = False,
     ) -> RunFolder:
-        """Begin a run, or take up the one that is there.
+        """Begin a run, or take up the one that is there; `dry_run` compares as usual and writes nothing.
 
         `settings` (config.json) and `inputs` (run.json: paths with hashes or fingerprints) must equal the recorded
         ones, else AbawError names the difference; `overwrite` starts afresh. `facts` (device, threads, warnings) are
         recorded when the run begins and not compared. Raises AbawError where several processes would share the run.
         """
         require_one_process()
-        if overwrite and path.exists():
+        if overwrite and path.exists() and not dry_run:
             discard(path)
         run = cls(path)
         wanted = {"settings": _plain(settings), "inputs": _plain(inputs)}
-        if run.has_begun:
+        if run.has_begun and not (dry_run and overwrite):
             run._require_same(wanted)
+            return run
+        if dry_run:
             return run
         path.mkdir(parents=True, exist_ok=True)
         write_json(path / "config.json", wanted["settings"])
