@@ -67,10 +67,12 @@ class Manifest(Sequence[Track]):
         self._by_id = {track.track_id: track for track in self._tracks}
 
     @classmethod
-    def from_config(cls, data: DataConfig) -> Manifest:
+    def from_config(cls, data: DataConfig, *, need_media: bool = True) -> Manifest:
         """All tracks that the labels, the test lists and the media folders name.
 
-        Raises AbawError for a missing folder, an unusable name, or two files of one name.
+        Without ``need_media`` the recordings may be elsewhere, as on a machine that trains on cached features: tracks
+        then have no ``video``, and those without labels are unknown. Raises AbawError for a missing folder, an
+        unusable name, or two files of one name.
         """
         splits: dict[str, dict[str, str]] = {}
         for task, path in data.annotations.items():
@@ -79,7 +81,7 @@ class Manifest(Sequence[Track]):
         for task, path in data.test.items():
             for track_id in _listed(path, task):
                 _add(splits, track_id, task, "test", path)
-        media = _media(data)
+        media = _media(data) if need_media else {}
         taken = {split_side(track_id)[0] for track_id in splits if data.kind == "videos"} | set(splits)
         for stem in media:
             if stem not in taken:

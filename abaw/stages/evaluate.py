@@ -39,7 +39,7 @@ def run(cfg: Config, *, predictions: Sequence[Path] = (), raw: bool = False) -> 
     ``raw`` leaves post.json aside. Raises AbawError when a labelled track has no predictions.
     """
     paths = list(predictions) or list(cfg.evaluate.predictions) or _all_predictions(cfg)
-    manifest = Manifest.from_config(cfg.data)
+    manifest = Manifest.from_config(cfg.data, need_media=False)
     results = [evaluate(cfg, Predictions(path, raw=raw), manifest) for path in paths]
     data: dict[str, Any] = {"results": [vars(result) for result in results]}
     return Summary("evaluate", [], data=data, text="\n\n".join(_table(result) for result in results))

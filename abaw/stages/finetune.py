@@ -86,7 +86,7 @@ class _Finetune:
         wanted = self.settings.precision
         self.precision = resolve_precision(wanted, self.device, key="finetune.precision", recorded=recorded)
         self.threads = use_threads(cfg.run.threads)
-        self.manifest = Manifest.from_config(cfg.data)
+        self.manifest = Manifest.from_config(cfg.data, need_media=False)
         self.store = FeatureStore.open(self.settings.faces or cfg.faces_store, kind="faces")
         self.init_path = _init_path(cfg, self.settings)
         self.warnings = self._check_init()

@@ -84,7 +84,7 @@ class _Fuse:
         wanted = self.settings.precision
         self.precision = resolve_precision(wanted, self.device, key="fuse.precision", recorded=recorded)
         self.threads = use_threads(cfg.run.threads)
-        self.manifest = Manifest.from_config(cfg.data)
+        self.manifest = Manifest.from_config(cfg.data, need_media=False)
         inputs = _inputs(cfg, self.settings)
         self.streams = FeatureStreams(*inputs, gap=self.settings.gap)
         # Batches are read ahead in a thread of their own, which must not share open files with the scoring.

@@ -111,7 +111,11 @@ def _held_out(cfg: Config) -> set[str]:
     """Tracks of any task's validation or test split, whose faces pretraining leaves alone."""
     if cfg.pretrain.tracks == "all" or not (cfg.data.annotations or cfg.data.test):
         return set()
-    return {track.track_id for track in Manifest.from_config(cfg.data) if {"val", "test"} & set(track.splits.values())}
+    return {
+        track.track_id
+        for track in Manifest.from_config(cfg.data, need_media=False)
+        if {"val", "test"} & set(track.splits.values())
+    }
 
 
 def _inputs(cfg: Config, refs: list[FrameRef], stores: list[FeatureStore]) -> dict[str, Any]:

@@ -58,6 +58,11 @@ def test_perfect_predictions_score_one(project):
     assert (entry["num_rows"], entry["num_tracks"], entry["coverage"]) == (3, 1, 1.0)
 
 
+def test_evaluation_needs_no_recordings(project):
+    (project / "videos").rmdir()
+    assert invoke("evaluate").exit_code == 0
+
+
 def test_the_table_names_the_official_score_first(project):
     assert invoke("evaluate").stdout.splitlines() == [
         "fuse-va-netease: mean CCC 1.0000",
