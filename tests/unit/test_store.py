@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -165,7 +166,13 @@ def test_ordinary_track_names_pass(name):
     check_track_id(name, where="here")
 
 
-def test_more_tracks_than_handles_read_right(tmp_path, monkeypatch):
+@pytest.fixture
+def alone(monkeypatch):
+    """No other store of this process holds files: what earlier tests left open must not take a share."""
+    monkeypatch.setattr("abaw.store._stores", weakref.WeakSet())
+
+
+def test_more_tracks_than_handles_read_right(tmp_path, monkeypatch, alone):
     store = FeatureStore.create(tmp_path / "s", make_header())
     for index in range(12):
         store.write(f"t{index}", rows(2, index), fps=25)
@@ -236,7 +243,7 @@ def test_a_note_does_not_change_the_fingerprint(tmp_path):
     assert again.fingerprint == store.fingerprint
 
 
-def test_several_stores_share_the_descriptors(tmp_path, monkeypatch):
+def test_several_stores_share_the_descriptors(tmp_path, monkeypatch, alone):
     monkeypatch.setattr("abaw.open_files.open_files_allowed", lambda: 6)
     stores = [FeatureStore.create(tmp_path / name, make_header()) for name in "ab"]
     for store in stores:
