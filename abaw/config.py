@@ -42,7 +42,7 @@ class DataConfig(Table):
     """Where the recordings and their labels are."""
 
     name: str = Field("aff-wild2", description="name of the data set, recorded in everything trained on it")
-    kind: Literal["videos", "crops", "images"] = Field("videos", description="what the tracks are made from")
+    kind: Literal["videos", "crops", "images"] = Field("videos", description="videos | crops (images: not aligned yet)")
     videos: RelativePath | None = Field(None, description="folder of video files")
     crops: RelativePath | None = Field(None, description="folder of the organisers' crops, <track>/00001.jpg")
     images: RelativePath | None = Field(None, description="folder of single images, with kind = images")

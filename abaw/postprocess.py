@@ -63,5 +63,5 @@ def load_post(folder: Path) -> Post:
         raise AbawError(
             f"{path} cannot be read ({reason})",
             where=str(path),
-            fix="delete it to evaluate the raw scores, or write it again with `abaw tune`",
+            fix="correct it as docs/formats.md says, or delete it to use the raw scores",
         ) from error

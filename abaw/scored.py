@@ -42,7 +42,7 @@ class Predictions:
                 raise AbawError(
                     f"post.json has {given} thresholds for the {head.output_dim} outputs of {head.name}",
                     where=str(path / "post.json"),
-                    fix="give one for each output, write it again with `abaw tune`, or pass --raw",
+                    fix="give one for each output, or delete the file to use 0.5 for all",
                 )
 
     def decide(self, track_id: str, *, gap: str, num_rows: int | None = None) -> TrackDecisions:
