@@ -24,7 +24,6 @@ from abaw.provenance import differences
 from abaw.publish import discard, publish, publish_text
 from abaw.store_header import (
     KINDS,
-    VALID_SPEC,
     ArraySpec,
     Reason,
     StoreHeader,
@@ -32,11 +31,9 @@ from abaw.store_header import (
     header_from_json,
     read_header_json,
 )
+from abaw.track_file import Arrays, Chunks, checked_arrays, read_facts, write_file
 
-__all__ = ["ArraySpec", "FeatureStore", "Reason", "StoreHeader", "check_track_id"]
-
-CHUNK_ROWS = 128
-CHUNK_BYTES = 1 << 16
+__all__ = ["ArraySpec", "Chunks", "FeatureStore", "Reason", "StoreHeader", "check_track_id"]
 
 
 @dataclass
@@ -151,60 +148,21 @@ class FeatureStore:
         return self.path / f"{track_id}.h5"
 
     # -- writing ---------------------------------------------------------------------------------------------------
-    def write(self, track_id: str, arrays: Mapping[str, np.ndarray], *, fps: float) -> None:
+    def write(self, track_id: str, arrays: Arrays, *, fps: float, facts: Mapping[str, Any] | None = None) -> None:
         """Publish a track at once: the file appears whole or not at all.
 
-        ``arrays`` must hold ``valid`` bool [T] and exactly the arrays of the header. Raises ValueError for a wrong
-        set, dtype or shape and AbawError for NaN or infinity, naming array and row.
+        ``arrays`` must hold ``valid`` bool [T] and exactly the arrays of the header; ragged ones may be `Chunks`.
+        ``facts`` are findings about the track as plain JSON values, the same for the same work. Raises ValueError for
+        a wrong set, dtype or shape and AbawError for NaN or infinity, naming array and row.
         """
         check_track_id(track_id, where=f"store {self.path}")
-        checked = self._checked(track_id, arrays)
+        checked = checked_arrays(arrays, self.header, track_id=track_id, path=self.path)
         publish(
             self.track_path(track_id),
-            lambda temporary: self._write_file(temporary, checked, fps),
+            lambda temporary: write_file(temporary, checked, self.header, fps=fps, facts=facts),
             failures=(OSError, RuntimeError),  # h5py raises either when the disk is full
         )
         self._drop(track_id)
-
-    def _checked(self, track_id: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        specs = {"valid": VALID_SPEC, **self.header.arrays}
-        if set(arrays) != set(specs):
-            msg = f"track {track_id}: arrays {sorted(arrays)} given, {sorted(specs)} expected"
-            raise ValueError(msg)
-        num_rows = len(arrays["valid"])
-        checked = {}
-        for name, spec in specs.items():
-            source = np.asarray(arrays[name])
-            value = source.astype(spec.dtype, casting="same_kind", copy=False)
-            length = {"T": num_rows, "T+1": num_rows + 1}.get(spec.axis, len(value))
-            if value.shape != (length, *spec.shape):
-                msg = f"track {track_id}: {name} has shape {value.shape}, expected {(length, *spec.shape)}"
-                raise ValueError(msg)
-            if value.dtype.kind == "f":
-                _require_finite(value, name=name, track_id=track_id, path=self.path)
-            checked[name] = np.ascontiguousarray(value)
-        if self.header.kind != "faces":
-            self._require_zeros(track_id, checked)
-        return checked
-
-    def _require_zeros(self, track_id: str, arrays: dict[str, np.ndarray]) -> None:
-        """Rows that are not valid hold zeros; faces keep the raw score and box of what was refused."""
-        for name, value in arrays.items():
-            if self.header.arrays.get(name, VALID_SPEC).dtype.startswith("float") and value[~arrays["valid"]].any():
-                msg = f"track {track_id}: {name} holds data in rows that are not valid"
-                raise ValueError(msg)
-
-    def _write_file(self, path: Path, arrays: dict[str, np.ndarray], fps: float) -> None:
-        with h5py.File(path, "w", libver=("v110", "v110")) as file:
-            file.attrs["format_version"] = self.header.format_version
-            file.attrs["kind"] = self.header.kind
-            file.attrs["name"] = self.header.name
-            file.attrs["fingerprint"] = self.fingerprint
-            file.attrs["fps"] = float(fps)
-            file.attrs["num_rows"] = len(arrays["valid"])
-            for name in sorted(arrays):
-                value = arrays[name]
-                file.create_dataset(name, data=value, chunks=_chunks(value), track_times=False)
 
     # -- reading ---------------------------------------------------------------------------------------------------
     def num_rows(self, track_id: str) -> int:
@@ -217,6 +175,13 @@ class FeatureStore:
         try:
             return float(track.file.attrs["fps"])
         except (OSError, KeyError, TypeError, ValueError) as error:
+            raise _damaged(self.track_path(track_id), error) from error
+
+    def facts(self, track_id: str) -> dict[str, Any]:
+        """What its stage found out about a track besides its rows; empty in older files."""
+        try:
+            return read_facts(self._track(track_id).file)
+        except (OSError, ValueError) as error:
             raise _damaged(self.track_path(track_id), error) from error
 
     def valid(self, track_id: str) -> np.ndarray:
@@ -233,7 +198,8 @@ class FeatureStore:
         try:
             if dataset is None:  # looking a dataset up costs more than reading a window of it
                 dataset = track.datasets[name] = track.file[name]
-            return np.asarray(dataset[rows])
+            text = h5py.check_string_dtype(dataset.dtype)
+            return np.asarray(dataset[rows] if text is None else dataset.asstr()[rows])
         except KeyError as error:
             raise AbawError(
                 f'track {track_id} has no array "{name}"',
@@ -316,26 +282,6 @@ def _too_many_files(path: Path) -> AbawError:
         fix="raise the limit with `ulimit -n 4096` and run the same command again",
         code=ExitCode.MISSING,
     )
-
-
-def _chunks(value: np.ndarray) -> tuple[int, ...] | None:
-    """Chunk shape: whole rows, so that a window is one or two reads; None (contiguous) for empty arrays."""
-    if value.size == 0:
-        return None
-    row_bytes = max(1, value.itemsize * int(np.prod(value.shape[1:])))
-    rows = CHUNK_ROWS if value.ndim > 1 else max(1, CHUNK_BYTES // row_bytes)
-    return (min(rows, len(value)), *value.shape[1:])
-
-
-def _require_finite(value: np.ndarray, *, name: str, track_id: str, path: Path) -> None:
-    finite = np.isfinite(value)
-    if not finite.all():
-        row = int(np.argwhere(~finite)[0][0])
-        raise AbawError(
-            f"{name} of track {track_id} holds NaN or infinity (first in row {row})",
-            where=f"store {path}",
-            fix="look at that row of the input; if it comes from float16 overflow, scale the features",
-        )
 
 
 def _damaged(path: Path, error: Exception) -> AbawError:

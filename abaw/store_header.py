@@ -19,6 +19,7 @@ from abaw.provenance import fingerprint, unknown_recipe
 FORMAT_VERSION = 1
 KINDS = ("faces", "visual", "audio", "predictions")
 AXES = ("T", "T+1", "ragged")
+TEXT = "str"  # dtype of UTF-8 strings
 
 
 class Reason(IntEnum):
@@ -37,7 +38,7 @@ class Reason(IntEnum):
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One array of every track file: dtype, trailing shape, and what its first axis counts.
+    """One array of every track file: dtype ("str" = UTF-8 text), trailing shape, and what its first axis counts.
 
     ``axis``: "T" = rows of the track, "T+1" = offsets into a ragged array, "ragged" = any length.
     """
@@ -164,7 +165,8 @@ def header_from_json(content: dict[str, Any], path: Path) -> StoreHeader:
 
 
 def _array_spec(entry: dict[str, Any]) -> ArraySpec:
-    np.dtype(entry["dtype"])
+    if entry["dtype"] != TEXT:
+        np.dtype(entry["dtype"])
     if entry["axis"] not in AXES:
         raise ValueError(entry["axis"])
     return ArraySpec(str(entry["dtype"]), tuple(int(number) for number in entry["shape"]), entry["axis"])

@@ -17,6 +17,7 @@ LAYERS = [
     {
         "store",
         "store_header",
+        "track_file",
         "checkpoint",
         "tasks",
         "metrics",
@@ -48,8 +49,9 @@ LAYER_ONE = {
     "editions": {"tasks"},
     "scored": {"gaps", "postprocess", "store", "tasks"},
     "postprocess": {"publish"},
-    "store": {"open_files", "provenance", "publish", "store_header"},
+    "store": {"open_files", "provenance", "publish", "store_header", "track_file"},
     "store_header": {"provenance"},
+    "track_file": {"provenance", "store_header"},
     "tasks": {"metrics", "postprocess"},
 }
 TORCH_FREE = [

@@ -12,6 +12,7 @@ from abaw.checkpoint import read_header, read_layout
 from abaw.console import Failure, Summary
 from abaw.errors import AbawError
 from abaw.store import FeatureStore, Reason
+from abaw.store_header import TEXT
 
 Lines = list[tuple[str, str]]
 
@@ -98,7 +99,8 @@ def verify_track(store: FeatureStore, track_id: str) -> None:
     for name, spec in store.header.arrays.items():
         value = store.read(track_id, name)
         length = {"T": num_rows, "T+1": num_rows + 1}.get(spec.axis, len(value))
-        wrong = value.dtype != np.dtype(spec.dtype) or value.shape != (length, *spec.shape)
+        dtype = np.dtype(object if spec.dtype == TEXT else spec.dtype)
+        wrong = value.dtype != dtype or value.shape != (length, *spec.shape)
         if wrong or (value.dtype.kind == "f" and not np.isfinite(value).all()):
             raise AbawError(
                 f"{name} is {value.dtype}{list(value.shape)}, not as its header says, or holds NaN",
@@ -123,7 +125,8 @@ def _track(path: Path) -> Summary:
     ]
     for name in store.header.arrays:
         value = store.read(track_id, name)
-        lines.append((name, f"{value.dtype}{list(value.shape)}"))
+        lines.append((name, f"{store.header.arrays[name].dtype}{list(value.shape)}"))
+    lines += [(name, str(value)) for name, value in store.facts(track_id).items()]
     return Summary("inspect", lines, data=dict(lines))
 
 

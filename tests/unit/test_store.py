@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from abaw.errors import AbawError
-from abaw.store import ArraySpec, FeatureStore, StoreHeader, check_track_id
+from abaw.store import ArraySpec, Chunks, FeatureStore, StoreHeader, check_track_id
 
 
 def make_header(**changes):
@@ -311,3 +311,41 @@ def test_overwriting_a_linked_store_keeps_the_link(tmp_path):
     store = FeatureStore.create(tmp_path / "link", make_header(size_px=112), overwrite=True)
     assert (tmp_path / "link").is_symlink()
     assert store.track_ids() == []
+
+
+RAGGED = StoreHeader("faces", "x", {"jpeg": ArraySpec("uint8", (), "ragged"), "key": ArraySpec("str")}, {})
+
+
+def test_ragged_data_given_in_blocks_makes_the_same_file(tmp_path):
+    data = np.arange(3_000_000, dtype=np.uint32).astype(np.uint8)
+    rows = {"valid": np.ones(2, bool), "key": np.array(["a/1.jpg", "b/ü.jpg"])}
+    whole, parts = (FeatureStore.create(tmp_path / name, RAGGED) for name in ("whole", "parts"))
+    whole.write("t", {**rows, "jpeg": data}, fps=25)
+    parts.write("t", {**rows, "jpeg": Chunks(len(data), np.array_split(data, 70))}, fps=25)
+    assert whole.track_path("t").read_bytes() == parts.track_path("t").read_bytes()
+    assert np.array_equal(parts.read("t", "jpeg", slice(65_000, 70_000)), data[65_000:70_000])
+
+
+def test_blocks_of_another_length_than_announced_publish_nothing(tmp_path):
+    store = FeatureStore.create(tmp_path / "s", RAGGED)
+    rows = {"valid": np.ones(1, bool), "key": np.array(["a"])}
+    with pytest.raises(ValueError, match="5 elements announced, 3 given"):
+        store.write("t", {**rows, "jpeg": Chunks(5, [np.zeros(3, np.uint8)])}, fps=25)
+    assert [path.name for path in (tmp_path / "s").iterdir()] == ["store.json"]
+
+
+def test_text_is_read_as_it_was_written(tmp_path):
+    store = FeatureStore.create(tmp_path / "s", RAGGED)
+    names = ["ordner/größe 1.jpg", "", "日本.png"]
+    store.write("t", {"valid": np.ones(3, bool), "key": np.array(names), "jpeg": np.zeros(0, np.uint8)}, fps=1)
+    assert store.read("t", "key").tolist() == names
+    assert store.read("t", "key", slice(2, 3)).tolist() == names[2:]
+
+
+def test_facts_are_kept_with_the_track(tmp_path):
+    store = FeatureStore.create(tmp_path / "s", RAGGED)
+    rows = {"valid": np.ones(0, bool), "key": np.array([], str), "jpeg": np.zeros(0, np.uint8)}
+    store.write("told", rows, fps=25, facts={"sound": True, "header_frames": 98, "sound_end_s": 3.2})
+    store.write("silent", rows, fps=25)
+    assert store.facts("told") == {"sound": True, "header_frames": 98, "sound_end_s": 3.2}
+    assert store.facts("silent") == {}
