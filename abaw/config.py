@@ -42,7 +42,7 @@ class DataConfig(Table):
     """Where the recordings and their labels are."""
 
     name: str = Field("aff-wild2", description="name of the data set, recorded in everything trained on it")
-    kind: Literal["videos", "crops", "images"] = Field("videos", description="videos | crops (images: not aligned yet)")
+    kind: Literal["videos", "crops", "images"] = Field("videos", description="videos | crops | images (a collection)")
     videos: RelativePath | None = Field(None, description="folder of video files")
     crops: RelativePath | None = Field(None, description="folder of the organisers' crops, <track>/00001.jpg")
     images: RelativePath | None = Field(None, description="folder of single images, with kind = images")
@@ -62,21 +62,32 @@ class RunConfig(Table):
     executor: Literal["local"] = Field("local", description="how tracks are spread over processes")
     threads: NonNegativeInt = Field(0, description="threads of torch; 0 = one per core")
     accept_recipe_mismatch: bool = Field(False, description="go on where inputs were aligned another way")
+    weights_dir: RelativePath | None = Field(None, description="where downloaded weights are; default ~/.cache/abaw")
+    offline: bool = Field(False, description="never download weights; --offline sets it")
 
 
 class AlignConfig(Table):
     """Videos or crops -> the faces store."""
 
     store: RelativePath | None = Field(None, description="where to; default features/faces")
-    detector: str = Field("mtcnn", description="mtcnn | yunet | center")
-    weights: RelativePath | None = Field(None, description="weight file of a detector that needs one (yunet)")
+    detector: str = Field("mtcnn", description="mtcnn | yunet | insightface | center")
+    weights: RelativePath | None = Field(None, description="file of the yunet detector; default downloaded once")
+    pack: RelativePath | None = Field(
+        None, description="folder of an insightface model pack: its detector, and ArcFace to tell people apart"
+    )
+    all_faces: bool = Field(False, description="one track per person of a video; --all-faces sets it")
+    crop_landmarks: Literal["detect", "template"] = Field(
+        "detect", description="of crops: found by the detector, else the template's; or always the template's"
+    )
     warp: Literal["arcface", "box"] = Field("arcface", description="five-point warp to a template, or the box")
     size_px: PositiveInt = Field(112, description="side of the square crop, pixels")
     margin: NonNegativeFloat = Field(0.0, description="extra room around the face, as a share of the crop's side")
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = Field(95, description="JPEG quality of the stored crops")
-    min_score: Fraction = Field(0.9, description="detections below this score are not faces")
+    min_score: Fraction = Field(0.0, description="people below this score are no faces; 0 = the detector's own")
     follow_score: Fraction = Field(0.7, description="a followed face below this score is looked for again")
-    short_side_px: PositiveInt = Field(360, description="detection runs on the picture reduced to this short side")
+    short_side_px: NonNegativeInt = Field(
+        0, description="detection runs on the picture reduced to this short side; 0 = the detector's own"
+    )
     min_face_px: PositiveInt = Field(30, description="smallest face looked for, in pixels of the reduced picture")
     redetect: PositiveInt = Field(25, description="frames between full detections while a face is followed")
 

@@ -30,20 +30,24 @@ class Failure:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a stage hands back: lines for a person, ``data`` for a machine, and the tracks that failed."""
+    """What a stage hands back: lines for a person, ``data`` for a machine, and the tracks that failed.
+
+    ``code`` is the exit status that findings call for although nothing failed.
+    """
 
     stage: str
     lines: list[tuple[str, str]]
     failed: list[Failure] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
     text: str = ""
+    code: ExitCode = ExitCode.OK
 
     @property
     def exit_code(self) -> ExitCode:
-        """Exit status that the failures call for."""
+        """Exit status that failures and findings call for."""
         if any(failure.bug for failure in self.failed):
             return ExitCode.BUG
-        return ExitCode.PARTIAL if self.failed else ExitCode.OK
+        return ExitCode.PARTIAL if self.failed else self.code
 
 
 class _TqdmHandler(logging.Handler):

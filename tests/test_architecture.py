@@ -18,6 +18,7 @@ LAYERS = [
         "store",
         "store_header",
         "track_file",
+        "weights",
         "checkpoint",
         "tasks",
         "metrics",
@@ -52,12 +53,15 @@ LAYER_ONE = {
     "store": {"open_files", "provenance", "publish", "store_header", "track_file"},
     "store_header": {"provenance"},
     "track_file": {"provenance", "store_header"},
+    "weights": {"provenance", "publish"},
     "tasks": {"metrics", "postprocess"},
 }
 TORCH_FREE = [
     "abaw.cli",
     "abaw.config_file",
     "abaw.data.annotations",
+    "abaw.data.collection",
+    "abaw.data.ledger",
     "abaw.data.manifest",
     "abaw.data.windows",
     "abaw.editions",
@@ -67,6 +71,7 @@ TORCH_FREE = [
     "abaw.postprocess",
     "abaw.provenance",
     "abaw.scored",
+    "abaw.stages.check",
     "abaw.stages.evaluate",
     "abaw.stages.inspect",
     "abaw.stages.submit",
@@ -74,6 +79,7 @@ TORCH_FREE = [
     "abaw.store",
     "abaw.tasks",
     "abaw.timeline",
+    "abaw.weights",
 ]
 HEAVY = ["torch", "timm", "torchaudio", "insightface", "av", "matplotlib"]
 

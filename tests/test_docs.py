@@ -27,15 +27,17 @@ TABLES = {
 } | {"encoders": config.EncoderConfig, "pretrain.sources": config.PretrainSource}
 
 FLAGS = {
-    "align": "config device dry_run json limit overwrite quiet set_ shard strict verbose",
+    "align": "all_faces config device dry_run export_crops json limit offline overwrite quiet set_ shard strict "
+    "verbose workers",
     "pretrain": "config device dry_run json overwrite quiet set_ verbose",
     "finetune": "config device dry_run json overwrite quiet set_ task verbose",
     "extract-visual": "config device dry_run encoder json limit overwrite quiet set_ shard strict verbose",
-    "extract-audio": "config device dry_run encoder json limit overwrite quiet set_ shard strict verbose",
+    "extract-audio": "config device dry_run encoder json limit overwrite quiet set_ shard strict verbose workers",
     "fuse": "config device dry_run json overwrite quiet set_ task verbose",
     "evaluate": "config json predictions quiet raw set_ verbose",
     "submit": "config edition json overwrite predictions quiet sample set_ task verbose",
     "synth": "json out portraits quiet seconds seed sheet verbose videos workers",
+    "check": "config csv json quiet set_ verbose",
     "inspect": "json path quiet verbose verify",
 }
 

@@ -5,8 +5,10 @@ Owns the organisers' label layouts. Knows nothing of media, stores or models.
 
 from __future__ import annotations
 
+import codecs
 import logging
 import re
+import string
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,9 @@ logger = logging.getLogger(__name__)
 VA_INVALID = -5.0
 CLASS_INVALID = -1.0
 MTL_FIELDS = 16  # image, valence, arousal, expression, twelve units; the header names only five
+MTL_COLUMNS = {"va": slice(0, 2), "expr": slice(2, 3), "au": slice(3, 15)}  # behind the image
+ENDING = string.whitespace + "\x1a"  # what may follow the last row; old DOS programs end a text with Ctrl-Z
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +83,28 @@ class LabelReader:
         A file with up to ``data.max_row_difference`` rows more or less than the media is cut or padded with
         unlabelled rows and noted in ``differences``; AbawError beyond that.
         """
-        if self.task.name == "mtl":
+        if self.sparse:
             return self._mtl_labels(track, num_rows)
         path = self.file(track)
         labels = read_label_file(path, self.task.heads[0])
         difference = labels.num_rows - num_rows
         self._note_difference(track, difference, f"{labels.num_rows} label rows but {num_rows} frames")
         return {self.task.heads[0].name: labels.fit(num_rows)}
+
+    @property
+    def sparse(self) -> bool:
+        """Labels name single rows of a track, not all of them."""
+        return self.task.name == "mtl"
+
+    def count(self, track: Track) -> int:
+        """Rows that the labels give a track: those of its file, or the number of the last that is named.
+
+        The file is read whole: AbawError for one that `labels` would refuse.
+        """
+        if self.sparse:
+            rows = self._mtl_rows(track)
+            return int(rows[:, 0].max()) + 1 if len(rows) else 0
+        return read_label_file(self.file(track), self.task.heads[0]).num_rows
 
     def file(self, track: Track) -> Path:
         """The label file of a track."""
@@ -104,7 +124,7 @@ class LabelReader:
         if abs(difference) > self._tolerance:
             raise AbawError(
                 f"track {track.track_id} has {what}",
-                where=str(self.path if self.task.name == "mtl" else self.file(track)),
+                where=str(self.path if self.sparse else self.file(track)),
                 fix="check that labels and media belong together, or raise data.max_row_difference",
             )
 
@@ -114,21 +134,23 @@ class LabelReader:
             shown = ", ".join(f"{name} {number:+d}" for name, number in list(self.differences.items())[:5])
             logger.warning("%d tracks have label rows unlike their frames: %s", len(self.differences), shown)
 
-    def _mtl_labels(self, track: Track, num_rows: int) -> dict[str, Labels]:
+    def _mtl_rows(self, track: Track) -> np.ndarray:
         if self._mtl is None:
             self._mtl = {}
             for name in MTL_FILES:
                 if (self.path / name).is_file():
                     self._mtl.update(read_mtl_file(self.path / name))
-        rows = self._mtl.get(track.track_id, np.zeros((0, MTL_FIELDS), np.float32))
+        return self._mtl.get(track.track_id, np.zeros((0, MTL_FIELDS), np.float32))
+
+    def _mtl_labels(self, track: Track, num_rows: int) -> dict[str, Labels]:
+        rows = self._mtl_rows(track)
         inside = rows[rows[:, 0] < num_rows]
         beyond = int(rows[:, 0].max()) + 1 - num_rows if len(inside) < len(rows) else 0
         self._note_difference(track, beyond, f"{num_rows + beyond} label rows but {num_rows} frames")
         table = np.full((num_rows, MTL_FIELDS - 1), CLASS_INVALID, np.float32)
         table[:, :2] = VA_INVALID
         table[inside[:, 0].astype(np.int64)] = inside[:, 1:]
-        columns = {"va": slice(0, 2), "expr": slice(2, 3), "au": slice(3, 15)}
-        return {head.name: _to_labels(table[:, columns[head.name]], head) for head in self.task.heads}
+        return {head.name: _to_labels(table[:, MTL_COLUMNS[head.name]], head) for head in self.task.heads}
 
 
 def _to_labels(table: np.ndarray, head: Head) -> Labels:
@@ -140,35 +162,55 @@ def _to_labels(table: np.ndarray, head: Head) -> Labels:
 def read_label_file(path: Path, head: Head) -> Labels:
     """Read one track's label file: a header line, then a row per frame.
 
-    Accepts other case and spacing in the header, CRLF, a byte order mark and blank lines at the end. Raises AbawError
-    for a header of another task, a garbled row or a value out of range, with the line's number.
+    Accepts other case and spacing in the header, any line ends, a byte order mark, a comma at the end of a line, and
+    blank lines or Ctrl-Z at the end. Raises AbawError for a missing or empty file, another encoding, a header of
+    another task, a garbled row or a value out of range, with the line's number.
     """
     lines = _read_lines(path)
-    _check_header(lines[0] if lines else "", head, path)
+    _check_header(lines[0], head, path)
     body = lines[1:]
-    try:
-        table = np.loadtxt(body, delimiter=",", dtype=np.float32, ndmin=2, comments=None) if body else None
-    except ValueError:
-        table = None
-    if table is None:
-        table = np.zeros((0, head.target_dim), np.float32)
+    table = _parse(body, head)
     if len(table) != len(body) or table.shape[1] != head.target_dim or not _in_range(table, head).all():
         _explain_rows(body, head, path)
     return _to_labels(table, head)
 
 
-def _read_lines(path: Path) -> list[str]:
+def _parse(body: list[str], head: Head) -> np.ndarray:
+    """Table of the rows, float32; without any row where one of them is not made of numbers."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise AbawError(
-            f"label file {path.name} cannot be read ({error})",
-            where=str(path),
-            fix="restore the file from the organisers' archive",
-        ) from error
-    while lines and not lines[-1].strip():
-        lines.pop()
-    return lines
+        if body:
+            return np.loadtxt(body, delimiter=",", dtype=np.float32, ndmin=2, comments=None)
+    except ValueError:
+        pass
+    return np.zeros((0, head.target_dim), np.float32)
+
+
+def _read_lines(path: Path) -> list[str]:
+    """Lines of a text file, at least the first one, without what follows the last row and without closing commas."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        what = f"label file {path.name} {'is missing' if missing else f'cannot be read ({error})'}"
+        raise AbawError(what, where=str(path), fix="restore the file from the organisers' archive") from error
+    text = _decode(content, path).rstrip(ENDING)
+    if not text:
+        what = f"label file {path.name} is empty"
+        raise AbawError(what, where=str(path), fix="restore the file from the organisers' archive")
+    return [line.rstrip().removesuffix(",") for line in text.splitlines()]
+
+
+def _decode(content: bytes, path: Path) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:  # a byte order mark of UTF-16 is no UTF-8 either
+        line = content[: error.start].count(b"\n") + 1
+        encoding = "UTF-16" if content.startswith(UTF16) else "another encoding"
+    raise AbawError(
+        f"label file {path.name} is in {encoding}, not UTF-8",
+        where=f"{path}, line {line}",
+        fix="restore the file from the organisers' archive, or save it as plain text in UTF-8",
+    )
 
 
 def _in_range(table: np.ndarray, head: Head) -> np.ndarray:
@@ -228,21 +270,40 @@ def _row_rule(head: Head) -> str:
 def read_mtl_file(path: Path) -> dict[str, np.ndarray]:
     """Rows of an s-Aff-Wild2 file by track: float32 [N, 16] = row (0-based), valence, arousal, class, twelve units.
 
-    The rows are sparse; -5 and -1 stay as they are. Raises AbawError with the line's number for a garbled row.
+    The rows are sparse; -5 and -1 stay as they are. The first line is the header, whatever it says. Raises AbawError
+    with the line's number for a garbled row, a value out of range, or a row in place of the header.
     """
-    by_track: dict[str, list[list[float]]] = {}
-    for number, line in enumerate(_read_lines(path)[1:], start=2):
-        fields = line.split(",")
-        track_id, slash, image = fields[0].strip().rpartition("/")
-        try:
-            row = [float(int(Path(image).stem) - 1), *(float(value) for value in fields[1:])]
-        except ValueError:
-            row = []
-        if not slash or len(row) != MTL_FIELDS or row[0] < 0:
-            raise AbawError(
-                f"{path.name} has a row that is no multi-task label: {line[:80]!r}",
-                where=f"{path}, line {number}",
-                fix="a row is <track>/00001.jpg,valence,arousal,expression,<twelve action units>: 16 fields",
-            )
-        by_track.setdefault(track_id, []).append(row)
-    return {track_id: np.array(rows, np.float32) for track_id, rows in by_track.items()}
+    lines = _read_lines(path)
+    if _mtl_row(lines[0]) is not None:
+        what = f"{path.name} has no header: its first line is a label"
+        raise AbawError(what, where=f"{path}, line 1", fix="restore the file from the organisers' archive")
+    places: dict[str, list[int]] = {}
+    table = np.full((len(lines) - 1, MTL_FIELDS), np.nan, np.float32)
+    for index, line in enumerate(lines[1:]):
+        row = _mtl_row(line)
+        if row is None:
+            break
+        places.setdefault(row[0], []).append(index)
+        table[index] = row[1]
+    heads = TASKS["mtl"].heads
+    good = np.column_stack([_in_range(table[:, 1:][:, MTL_COLUMNS[head.name]], head) for head in heads]).all(axis=1)
+    if not good.all():
+        index = int(np.argmin(good))
+        raise AbawError(
+            f"{path.name} has a row that is no multi-task label: {lines[index + 1][:80]!r}",
+            where=f"{path}, line {index + 2}",
+            fix="a row is <track>/00001.jpg,valence,arousal,expression,<twelve action units>: 16 fields, -5 (valence, "
+            "arousal) or -1 where not annotated",
+        )
+    return {track_id: table[indices] for track_id, indices in places.items()}
+
+
+def _mtl_row(line: str) -> tuple[str, list[float]] | None:
+    """Track and 16 numbers of a line; None where it is none."""
+    image, *values = line.split(",")
+    track_id, slash, name = image.strip().rpartition("/")
+    try:
+        row = [float(int(name.rpartition(".")[0] or name) - 1), *map(float, values)]
+    except ValueError:
+        return None
+    return (track_id, row) if slash and len(row) == MTL_FIELDS and row[0] >= 0 else None

@@ -1,18 +1,20 @@
 """Which tracks exist, where their media are, and which split of which task each belongs to.
 
-Owns the rule from track name to video file (``_left``/``_right``, the numbers in the stem). Knows nothing of frames,
-labels' contents or stores.
+Owns the rule from track name to video file (``_left``/``_right``, the numbers in the stem) and the names of people
+(``_person1``). Knows nothing of frames, labels' contents or stores.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from abaw.config import DataConfig
+from abaw.data.collection import list_shards, require_folder, unreadable, walk_files
 from abaw.errors import AbawError, ExitCode
 from abaw.store_header import check_track_id
 
@@ -30,6 +32,9 @@ SIDES = ("left", "right")
 # <id>-<fps>-<width>x<height>, the organisers' pattern
 STEM = re.compile(r"^.+-(?P<fps>\d+(?:\.\d+)?)-(?P<width>\d+)x(?P<height>\d+)$")
 DEFAULT_FPS = 30.0
+PERSON = re.compile(r"^(?P<video>.+)_person(?P<number>[1-9]\d*)$")
+CROP = re.compile(r"^\d+\.(jpg|jpeg|png|bmp)$", re.IGNORECASE)
+MAX_NAMED = 5  # folders of one warning that are named
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,15 @@ def split_side(track_id: str) -> tuple[str, str | None]:
     return track_id, None
 
 
+def split_person(track_id: str) -> tuple[str, int | None]:
+    """Name without its ``_person<N>``, and N: ("video5", 2) of "video5_person2"; N is None where there is none.
+
+    Only tracks of a store that holds all faces have such names; a video's own name may end like that too.
+    """
+    match = PERSON.match(track_id)
+    return (match["video"], int(match["number"])) if match else (track_id, None)
+
+
 def nominal_fps(track_id: str) -> float:
     """Frames per second written in the stem; 30 where the name does not say."""
     match = STEM.match(split_side(track_id)[0])
@@ -71,17 +85,20 @@ class Manifest(Sequence[Track]):
         """All tracks that the labels, the test lists and the media folders name.
 
         Without ``need_media`` the recordings may be elsewhere, as on a machine that trains on cached features: tracks
-        then have no ``video``, and those without labels are unknown. Raises AbawError for a missing folder, an
+        then have no ``video``, and those without labels are unknown. Of an image collection the tracks are its shards,
+        with the collection's folder as ``video``. Raises AbawError for a folder that is missing or may not be read, an
         unusable name, or two files of one name.
         """
+        if data.kind == "images" and need_media:
+            return cls([Track(shard.track_id, shard.folder, {}) for shard in list_shards(media_folder(data)[0])])
         splits: dict[str, dict[str, str]] = {}
         for task, path in data.annotations.items():
-            for track_id, split in _annotated(path, task):
-                _add(splits, track_id, task, split, path)
+            for track_id, split, where in _annotated(path, task):
+                _add(splits, track_id, task, split, where)
         for task, path in data.test.items():
-            for track_id in _listed(path, task):
-                _add(splits, track_id, task, "test", path)
-        media = _media(data) if need_media else {}
+            for number, track_id in _listed(path, task):
+                _add(splits, track_id, task, "test", f"{path}, line {number}")
+        media = _media(data, named=splits) if need_media else {}
         taken = {split_side(track_id)[0] for track_id in splits if data.kind == "videos"} | set(splits)
         for stem in media:
             if stem not in taken:
@@ -118,27 +135,28 @@ def _track(track_id: str, splits: dict[str, str], media: dict[str, Path], *, sha
     return Track(track_id, media.get(base), splits, side)
 
 
-def _add(splits: dict[str, dict[str, str]], track_id: str, task: str, split: str, path: Path) -> None:
-    check_track_id(track_id, where=str(path))
+def _add(splits: dict[str, dict[str, str]], track_id: str, task: str, split: str, where: str) -> None:
+    check_track_id(track_id, where=where)
     previous = splits.setdefault(track_id, {}).setdefault(task, split)
     if previous != split:
         raise AbawError(
             f"track {track_id} is in two splits of task {task}: {previous} and {split}",
-            where=str(path),
+            where=where,
             fix="remove it from one of them",
         )
 
 
-def _annotated(path: Path, task: str) -> Iterator[tuple[str, str]]:
-    _require_folder(path, f"data.annotations.{task}")
+def _annotated(path: Path, task: str) -> Iterator[tuple[str, str, str]]:
+    """Track name, split, and the file (and line) that says so."""
+    require_folder(path, f"data.annotations.{task}")
     if task == "mtl":
         yield from _mtl_tracks(path)
         return
     found = False
     for folder, split in SPLIT_FOLDERS.items():
-        for file in sorted((path / folder).glob("*.txt")):
+        for file in _label_files(path / folder):
             found = True
-            yield file.stem, split
+            yield file.stem, split, str(file)
     if not found:
         raise AbawError(
             f"no label files for task {task} in {path}",
@@ -147,28 +165,53 @@ def _annotated(path: Path, task: str) -> Iterator[tuple[str, str]]:
         )
 
 
-def _mtl_tracks(path: Path) -> Iterator[tuple[str, str]]:
-    for name, split in MTL_FILES.items():
-        if (path / name).is_file():
-            with (path / name).open(encoding="utf-8-sig") as file:
-                next(file, None)
-                yield from sorted({(line.split("/", 1)[0].strip(), split) for line in file if "/" in line})
-
-
-def _listed(path: Path, task: str) -> list[str]:
+def _label_files(folder: Path) -> list[Path]:
+    """The label files of a split, sorted; none where it has no folder. Hidden ones are what other systems leave."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return sorted(path for path in folder.iterdir() if path.suffix == ".txt" and not path.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise unreadable(folder, error) from error
+
+
+def _mtl_tracks(path: Path) -> Iterator[tuple[str, str, str]]:
+    for name, split in MTL_FILES.items():
+        file = path / name
+        if not file.is_file():
+            continue
+        first: dict[str, int] = {}
+        try:
+            lines = file.read_text(encoding="utf-8-sig").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            fix = "make it readable, as UTF-8 text"
+            raise AbawError(f"label file {name} cannot be read ({error})", where=str(file), fix=fix) from error
+        for number, line in enumerate(lines[1:], start=2):
+            if "/" in line:
+                first.setdefault(line.split("/", 1)[0].strip(), number)
+        for track_id, number in sorted(first.items()):
+            yield track_id, split, f"{file}, line {number}"
+
+
+def _listed(path: Path, task: str) -> Iterator[tuple[int, str]]:
+    """Line number and track name: what stands before a comma, without spaces around it and a video's suffix."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise AbawError(
             f"the list of test tracks of task {task} cannot be read ({error})",
             where=f"data.test.{task} = {path}",
             fix="correct the path, or remove the key",
         ) from error
-    return [line.split(",")[0].strip() for line in lines if line.strip()]
+    for number, line in enumerate(lines, start=1):
+        name = line.split(",")[0].strip()
+        suffix = next((suffix for suffix in VIDEO_SUFFIXES if name.lower().endswith(suffix)), "")
+        if line.strip():
+            yield number, name[: len(name) - len(suffix)]
 
 
-def _media(data: DataConfig) -> dict[str, Path]:
-    """stem -> file or folder of every recording."""
+def media_folder(data: DataConfig) -> tuple[Path, str]:
+    """The folder of the recordings, and its key. Raises AbawError (configuration) where it is not set."""
     folder, key = {
         "videos": (data.videos, "data.videos"),
         "crops": (data.crops, "data.crops"),
@@ -181,27 +224,45 @@ def _media(data: DataConfig) -> dict[str, Path]:
             fix=f'add {key.partition(".")[2]} = "FOLDER"',
             code=ExitCode.CONFIG,
         )
-    _require_folder(folder, key)
+    return folder, key
+
+
+def _media(data: DataConfig, *, named: Collection[str]) -> dict[str, Path]:
+    """stem -> file or folder of every recording; ``named`` are the tracks that labels and lists name."""
+    folder, key = media_folder(data)
     if data.kind == "crops":
-        return {entry.name: entry for entry in sorted(folder.iterdir()) if entry.is_dir()}
+        require_folder(folder, key)
+        return _crop_folders(folder, named)
     media: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file():
-            check_track_id(path.stem, where=str(path))
-            if path.stem in media:
-                raise AbawError(
-                    f'two files would both be track "{path.stem}"',
-                    where=f"{media[path.stem]}\n{path}",
-                    fix="rename or move one of them",
-                )
-            media[path.stem] = path
+    for name in walk_files(folder, VIDEO_SUFFIXES, key=key):
+        path = folder / name
+        check_track_id(path.stem, where=str(path))
+        if path.stem in media:
+            raise AbawError(
+                f'two files would both be track "{path.stem}"',
+                where=f"{media[path.stem]}\n{path}",
+                fix="rename or move one of them",
+            )
+        media[path.stem] = path
     return media
 
 
-def _require_folder(path: Path, key: str) -> None:
-    if not path.is_dir():
-        raise AbawError(
-            f"folder {path} does not exist" if not path.exists() else f"{path} is not a folder",
-            where=key,
-            fix="correct the path; relative ones start at the configuration file's folder",
-        )
+def _crop_folders(folder: Path, named: Collection[str]) -> dict[str, Path]:
+    """Folders of crops by name; those that no label names and no numbered picture is in are left out with a warning."""
+    try:
+        folders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        media = {entry.name: entry for entry in folders if entry.name in named or _holds_crops(entry)}
+    except OSError as error:
+        raise unreadable(error.filename or folder, error) from error
+    for name, entry in media.items():
+        check_track_id(name, where=str(entry))
+    others = [entry.name for entry in folders if entry.name not in media]
+    if others:
+        shown = ", ".join(others[:MAX_NAMED]) + (", ..." if len(others) > MAX_NAMED else "")
+        logger.warning("%d folders in %s hold no crops (00001.jpg, ...): %s", len(others), folder, shown)
+    return media
+
+
+def _holds_crops(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(CROP.match(entry.name) for entry in entries)

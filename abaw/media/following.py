@@ -18,14 +18,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from abaw.media import cuts
 from abaw.media.boxes import iou, suppress
 from abaw.media.faces import Detections, FaceDetector, no_faces
 from abaw.media.video import VideoFrame
 
 MAX_FACES = 8  # the largest ones of a picture are kept
 MAX_MOTION = 0.3  # motion carried on from frame to frame, as a share of the face's size
-CUT_LEVEL = 12.0  # mean absolute difference of two thumbnails, in grey levels, above which a cut is assumed
-THUMBNAIL = (32, 18)
 MAX_STRIDE = 4  # frames from one search to the next on a stretch without a face
 SEARCHES_BEFORE_BACKOFF = 4
 SAME_FACE_IOU = 0.3
@@ -35,14 +34,14 @@ ONE_FACE_SHARE = 0.7  # of two boxes that share this part of the smaller one, on
 SETTINGS = {
     "max_faces": MAX_FACES,
     "max_stride": MAX_STRIDE,
-    "cut_level": CUT_LEVEL,
     "max_motion": MAX_MOTION,
-    "thumbnail": list(THUMBNAIL),
+    "cuts": cuts.SETTINGS,
     "searches_before_backoff": SEARCHES_BEFORE_BACKOFF,
     "same_face_iou": SAME_FACE_IOU,
     "one_face_share": ONE_FACE_SHARE,
     "confirmed_faces": "stay",
     "search_while_a_person_is_missing": MAX_STRIDE,
+    "reduction": "halves, then area",
 }
 
 
@@ -69,17 +68,23 @@ def prepare_frames(frames: Iterable[VideoFrame], *, short_side_px: int) -> Itera
             yield PreparedFrame(frame, None, None)
             continue
         small = reduce_image(frame.image, short_side_px)
-        thumbnail = cv2.resize(small, THUMBNAIL, interpolation=cv2.INTER_AREA).mean(axis=2)
-        yield PreparedFrame(frame, small, thumbnail)
+        yield PreparedFrame(frame, small, cuts.thumbnail_of(small))
 
 
 def reduce_image(image: np.ndarray, short_side_px: int) -> np.ndarray:
-    """The picture with its short side at most ``short_side_px``."""
+    """The picture with its short side at most ``short_side_px``: halved while that fits, then brought to size.
+
+    Means over two by two pixels are three times as fast as means over larger areas.
+    """
     height, width = image.shape[:2]
     factor = short_side_px / min(height, width)
     if factor >= 1:
         return image
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    while min(image.shape[:2]) >= 2 * short_side_px and image.shape[0] % 2 == image.shape[1] % 2 == 0:
+        image = cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
+    if image.shape[1::-1] == size:
+        return image
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
@@ -112,10 +117,10 @@ class _Follower:
         self._since_search = 0
         self._misses = 0
         self._held: list[tuple[PreparedFrame, bool]] = []
-        self._thumbnail: np.ndarray | None = None
+        self._cuts = cuts.CutDetector()
 
     def push(self, prepared: PreparedFrame) -> Iterator[FrameFaces]:
-        cut = self._is_cut(prepared.thumbnail)
+        cut = self._cuts.is_cut(prepared.thumbnail)
         if prepared.small is None:
             if self._held:
                 self._held.append((prepared, cut))
@@ -128,18 +133,13 @@ class _Follower:
         found, searched = self._found(prepared.small, cut=cut)
         if self._held:
             yield from self._release(found, follow=searched and not cut)
-        self._motion = _motion(self._faces, found)
+        if self._detector.follows:
+            self._motion = _motion(self._faces, found)
         self._faces = found
         yield FrameFaces(prepared.frame, _in_source(found, prepared), cut)
 
     def finish(self) -> Iterator[FrameFaces]:
         yield from self._release(no_faces(), follow=False)
-
-    def _is_cut(self, thumbnail: np.ndarray | None) -> bool:
-        before, self._thumbnail = self._thumbnail, thumbnail if thumbnail is not None else self._thumbnail
-        if before is None or thumbnail is None:
-            return False
-        return float(np.abs(before - thumbnail).mean()) > CUT_LEVEL
 
     def _may_skip(self, *, cut: bool) -> bool:
         if cut or len(self._faces) or not self._detector.follows or self._misses < SEARCHES_BEFORE_BACKOFF:
@@ -151,7 +151,7 @@ class _Follower:
         self._since_search += 1
         followed = no_faces()
         if len(self._faces) and self._detector.follows and not cut:
-            followed = _look(self._detector, small, self._faces.boxes + np.tile(self._motion, 2))
+            followed = _look(self._detector, small, self._faces.boxes + self._motion[:, [0, 1, 0, 1]])
         redetect = self._redetect if len(self._faces) >= self._people else min(self._redetect, MAX_STRIDE)
         if 0 < len(self._faces) == len(followed) and self._since_search < redetect:
             return followed, False
@@ -215,7 +215,7 @@ def _motion(before: Detections, after: Detections) -> np.ndarray:
         if overlap[row, best] > SAME_FACE_IOU:
             shift = (after.landmarks[row] - before.landmarks[best]).mean(axis=0)
             limit = MAX_MOTION * float((after.boxes[row, 2:] - after.boxes[row, :2]).max())
-            motion[row] = np.clip(shift, -limit, limit)
+            motion[row] = np.minimum(np.maximum(shift, -limit), limit)
     return motion
 
 

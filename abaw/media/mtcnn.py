@@ -178,9 +178,14 @@ class Mtcnn:
         return [output.cpu().numpy() for output in net(self._to_input(patches))]
 
     def _to_input(self, images: np.ndarray) -> Tensor:
-        """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] scaled as in training: (x - 127.5) / 128."""
-        pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
-        return (pixels.to(torch.float32, memory_format=CHANNELS_LAST) - 127.5) * 0.0078125
+        """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] scaled as in training: (x - 127.5) / 128.
+
+        Memory stays colour last: the permuted view is what the networks' layout asks for, without a copy.
+        """
+        pixels = images.astype(np.float32)
+        pixels -= np.float32(127.5)
+        pixels *= np.float32(0.0078125)
+        return torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
 
 
 def square(boxes: np.ndarray) -> np.ndarray:

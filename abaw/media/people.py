@@ -5,25 +5,30 @@ Puts decoding, detection, linking and warping together. Knows nothing of configu
 
 from __future__ import annotations
 
-import tempfile
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from abaw.errors import AbawError
+from abaw.media.choosing import MIN_PERSON_S, Chosen, choose_people, choose_person, group_people
+from abaw.media.crop_file import CropFile
 from abaw.media.faces import Detections, FaceDetector
 from abaw.media.following import FrameFaces, PreparedFrame, follow_faces, prepare_frames
+from abaw.media.identity import Embedder
 from abaw.media.prefetch import prefetch
-from abaw.media.tracking import Chosen, Linker, choose_person
+from abaw.media.tracking import Linker, Tracklet
 from abaw.media.video import VideoReader
 from abaw.media.warp import Aligner, encode_jpeg, warp_face
-from abaw.store import Reason
+from abaw.store import Chunks, Reason
 
 RECORD = 4 + 10 + 6 + 1  # box, landmarks, warp, score
+IDENTITY_ALIGNER = Aligner(112)  # what embedders look at, whatever crops are stored
+
+TrackArrays = dict[str, np.ndarray | Chunks]
 
 
 class AlignSettings(NamedTuple):
@@ -35,13 +40,37 @@ class AlignSettings(NamedTuple):
     jpeg_quality: int = 95
 
 
-class VideoFaces(NamedTuple):
-    """Result of a video: track arrays for each side asked for, the clock, and what the decoder complained of."""
+@dataclass
+class VideoFaces:
+    """Result of a video: the people asked for, the clock, and what the file said and the decoder complained of.
 
-    tracks: list[dict[str, np.ndarray]]
+    ``facts`` are the same for all tracks. The arrays are made when asked for, and their ``jpeg`` comes from a temporary
+    file while it is written: leave the ``with`` block only when all have been.
+    """
+
+    people: list[Chosen]
     fps: float
-    decode_errors: int
+    facts: dict[str, Any]
     first_error: str
+    candidates: _Candidates
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    def track(self, number: int) -> TrackArrays:
+        """`faces` arrays of one person, counted from 0."""
+        return self.candidates.arrays(self.people[number])
+
+    @property
+    def tracks(self) -> list[TrackArrays]:
+        """Those of all."""
+        return [self.track(number) for number in range(len(self))]
+
+    def __enter__(self) -> VideoFaces:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, err: object, trace: TracebackType | None) -> None:
+        self.candidates.crops.close()
 
 
 def align_video(
@@ -50,21 +79,42 @@ def align_video(
     detector: FaceDetector,
     settings: AlignSettings,
     *,
+    embedder: Embedder | None = None,
+    all_faces: bool = False,
     scratch_dir: Path | None = None,
 ) -> VideoFaces:
-    """Find, follow and crop the faces of a video; one dict of `faces` arrays for each entry of ``sides``.
+    """Find, follow and crop the faces of a video; one track for each entry of ``sides``.
 
-    Crops of all candidates wait in an unnamed file in ``scratch_dir`` until the persons are chosen. Only the chosen
-    ones come into memory, those of all ``sides`` together: about 6 kB a row and side at 112 pixels. Raises AbawError
-    where the video cannot be read or has no frame.
+    With ``all_faces`` there is one for each person instead, strongest first, and at least one. ``embedder`` tells
+    people apart over cuts. Crops of all candidates wait in an unnamed file in ``scratch_dir``, so that memory does not
+    grow with them. Raises AbawError where the video cannot be read or has no frame.
     """
-    with VideoReader(path) as reader, _CropFile(scratch_dir) as crops:
-        candidates = _Candidates(Linker(fps=reader.fps), crops, settings)
-        people = 2 if any(sides) else 1  # a side is only named where there are two
-        for found in _decoded_faces(reader, detector, redetect=settings.redetect, people=people):
-            candidates.add(found)
-        tracks = [candidates.track(side) for side in sides]
-        return VideoFaces(tracks, reader.fps, reader.errors, reader.first_error)
+    crops = CropFile(scratch_dir)
+    try:
+        with VideoReader(path) as reader:
+            candidates = _Candidates(Linker(fps=reader.fps), crops, settings, embedder)
+            people = 2 if all_faces or any(sides) else 1  # a side is only named where there are two
+            for found in _decoded_faces(reader, detector, redetect=settings.redetect, people=people):
+                candidates.add(found)
+            chosen = candidates.people(fps=reader.fps) if all_faces else [candidates.person(side) for side in sides]
+            return VideoFaces(chosen, reader.fps, _facts(reader, candidates), reader.first_error, candidates)
+    except BaseException:
+        crops.close()
+        raise
+
+
+def _facts(reader: VideoReader, candidates: _Candidates) -> dict[str, Any]:
+    """What the file says of itself, beside what was decoded; seconds on the container's clock."""
+    times = candidates.times
+    facts: dict[str, Any] = {
+        "header_frames": int(reader.header_frames),
+        "decode_errors": reader.errors,
+        "duration_s": round(times[-1] - times[0] + 1 / reader.fps, 6),
+        "sound": reader.sound is not None,
+    }
+    if reader.sound is not None:
+        facts |= {"sound_start_s": round(reader.sound[0], 6), "sound_end_s": round(reader.sound[1], 6)}
+    return facts
 
 
 def _decoded_faces(reader: VideoReader, detector: FaceDetector, *, redetect: int, people: int) -> Iterator[FrameFaces]:
@@ -81,51 +131,19 @@ def _num_bytes(prepared: PreparedFrame) -> int:
     return 0 if prepared.frame.image is None else prepared.frame.image.nbytes
 
 
-class _CropFile:
-    """Encoded crops in an unnamed temporary file: appended, then read back by span."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder or Path(tempfile.gettempdir())
-        self._file: BinaryIO = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
-        self._spans = array("q", [0])
-
-    def __enter__(self) -> _CropFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def append(self, data: bytes) -> None:
-        try:
-            self._file.write(data)
-        except OSError as err:
-            what = f"crops could not be kept in a temporary file ({err.strerror})"
-            raise AbawError(what, where=str(self._folder), fix="free disk space, then run the same command") from err
-        self._spans.append(self._spans[-1] + len(data))
-
-    def gather(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Crops number ``index`` [T] (-1 = none) as flat uint8 [N] and offsets int64 [T+1]."""
-        spans = np.asarray(self._spans)
-        lengths = np.where(index >= 0, np.diff(spans)[index] if len(spans) > 1 else 0, 0)
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        flat = np.empty(int(offsets[-1]), dtype=np.uint8)
-        for row in np.flatnonzero(lengths):
-            self._file.seek(int(spans[index[row]]))
-            self._file.readinto(flat[offsets[row] : offsets[row + 1]])  # type: ignore[attr-defined]
-        return flat, offsets
-
-
 @dataclass
 class _Candidates:
     """All faces of a video: numbers in flat arrays, crops in a file, and their links over time."""
 
     linker: Linker
-    crops: _CropFile
+    crops: CropFile
     settings: AlignSettings
+    embedder: Embedder | None
     times: array[float] = field(default_factory=lambda: array("d"))
     damaged: array[int] = field(default_factory=lambda: array("B"))
     records: array[float] = field(default_factory=lambda: array("f"))
     width: int = 0
+    grouped: bool = False
 
     def add(self, found: FrameFaces) -> None:
         row = len(self.times)
@@ -140,7 +158,9 @@ class _Candidates:
             if self._crop(image, found.faces[face]):
                 kept.append(face)
                 indices.append(len(self.records) // RECORD - 1)
-        self.linker.add(row, found.faces[np.asarray(kept, dtype=np.int64)], indices, cut=found.cut)
+        faces = found.faces[np.asarray(kept, dtype=np.int64)]
+        tracklets = self.linker.add(row, faces, indices, cut=found.cut)
+        self._describe(image, faces, tracklets)
 
     def _crop(self, image: np.ndarray, face: Detections) -> bool:
         """Crop one face and note its numbers; False where its landmarks allow no warp."""
@@ -154,20 +174,50 @@ class _Candidates:
         self.records.frombytes(np.concatenate([np.ravel(part) for part in parts]).astype(np.float32).tobytes())
         return True
 
-    def track(self, side: str | None) -> dict[str, np.ndarray]:
-        """Arrays of the person on that side."""
-        num_rows = len(self.times)
-        chosen = choose_person(
-            self.linker.tracklets,
-            num_rows=num_rows,
+    def _describe(self, image: np.ndarray, faces: Detections, tracklets: list[Tracklet]) -> None:
+        """Let the embedder look at the faces whose tracklets want it, now and then."""
+        if self.embedder is None:
+            return
+        for face, tracklet in enumerate(tracklets):
+            warp = None
+            if tracklet.wants_descriptor:
+                warp = IDENTITY_ALIGNER.fit(faces.boxes[face], faces.landmarks[face])
+            if warp is not None:
+                crop = warp_face(image, warp, IDENTITY_ALIGNER.size_px)
+                tracklet.descriptors.append(self.embedder.embed(crop[None])[0])
+
+    def _group(self) -> list[Tracklet]:
+        if not self.grouped:
+            same = 0.0 if self.embedder is None else self.embedder.same
+            group_people(self.linker.tracklets, same=same, min_score=self.settings.min_score)
+            self.grouped = True
+        return self.linker.tracklets
+
+    def person(self, side: str | None) -> Chosen:
+        """The person on that side, or the dominant one."""
+        return choose_person(
+            self._group(),
+            num_rows=len(self.times),
             width=self.width,
             side=side,
             min_score=self.settings.min_score,
+            by_identity=self.embedder is not None and self.embedder.decides,
         )
+
+    def people(self, *, fps: float) -> list[Chosen]:
+        """Everyone seen, strongest first; one entry without rows where nobody is."""
+        min_rows, min_score = round(MIN_PERSON_S * fps), self.settings.min_score
+        everyone = choose_people(self._group(), num_rows=len(self.times), min_score=min_score, min_rows=min_rows)
+        return everyone or [self.person(None)]
+
+    def arrays(self, chosen: Chosen) -> TrackArrays:
+        """Arrays of a person. Of a face that was refused its box and score stay."""
         jpeg, offsets = self.crops.gather(chosen.picked)
-        valid = chosen.picked >= 0
-        rows = np.zeros((num_rows, RECORD), dtype=np.float32)
-        rows[valid] = np.asarray(self.records).reshape(-1, RECORD)[chosen.picked[valid]]
+        valid, weak = chosen.picked >= 0, chosen.weak >= 0
+        records = np.asarray(self.records).reshape(-1, RECORD)
+        rows = np.zeros((len(valid), RECORD), dtype=np.float32)
+        rows[valid] = records[chosen.picked[valid]]
+        rows[weak, :4], rows[weak, -1] = records[chosen.weak[weak], :4], records[chosen.weak[weak], -1]
         return {
             "valid": valid,
             "jpeg": jpeg,
@@ -178,11 +228,12 @@ class _Candidates:
             "landmarks": rows[:, 4:14].reshape(-1, 5, 2),
             "warp": rows[:, 14:20].reshape(-1, 2, 3),
             "score": rows[:, 20],
+            "person": chosen.person,
         }
 
     def _reasons(self, chosen: Chosen) -> np.ndarray:
         reason = np.full(len(self.times), Reason.NO_FACE, dtype=np.uint8)
-        reason[chosen.weak] = Reason.LOW_SCORE
+        reason[chosen.weak >= 0] = Reason.LOW_SCORE
         reason[chosen.other] = Reason.OTHER_PERSON
         reason[np.asarray(self.damaged, dtype=bool)] = Reason.DECODE_ERROR
         reason[chosen.picked >= 0] = Reason.VALID

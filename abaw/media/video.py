@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from abaw.errors import AbawError
 from abaw.media.container import Damage, open_container
@@ -37,7 +39,9 @@ class VideoFrame:
 
 
 class VideoReader:
-    """One pass over the frames of a file; ``errors`` and ``first_error`` are complete after the last frame.
+    """One pass over the frames of a file; ``errors``, ``first_error`` and ``sound`` are complete after the last frame.
+
+    ``sound`` is start and end of the sound in seconds of the same clock, by its packets; None where there is none.
 
     Times are the presentation times of the container (start offset kept, the same clock as the sound), made
     strictly increasing: a missing time is the previous one plus ``1 / fps``, one that does not increase is the
@@ -51,7 +55,11 @@ class VideoReader:
         self.num_rows = 0
         self._damage = Damage(self.path)
         self._container = open_container(self.path, kind="video")
+        self._converter = VideoReformatter()  # one for all frames; of its own a frame sets up threads for itself
+        self._upright: Upright | None = None
         self._stream = _picture_stream(self._container, self.path)
+        self._sound_stream = next(iter(self._container.streams.audio), None)
+        self.sound: tuple[float, float] | None = None
         self._stream.codec_context.thread_count = threads
         if threads == 1:
             self._stream.thread_type = "NONE"
@@ -92,7 +100,8 @@ class VideoReader:
             raise AbawError(what, where=str(self.path), fix="replace or remove the file")
 
     def _decode(self) -> Iterator[av.VideoFrame]:
-        packets = self._container.demux(self._stream)
+        streams = [stream for stream in (self._stream, self._sound_stream) if stream is not None]
+        packets = self._container.demux(streams)
         while True:
             try:
                 packet = next(packets)
@@ -102,12 +111,24 @@ class VideoReader:
                 self._damage.note(err)
                 yield from self._flush()
                 return
+            if packet.stream is not self._stream:
+                self._hear(packet)
+                continue
             try:
-                yield from packet.decode()
+                yield from self._stream.decode(packet)
             except EOFError:
                 return
             except av.error.FFmpegError as err:
                 self._damage.note(err)
+
+    def _hear(self, packet: av.Packet) -> None:
+        """Note the span of a packet of sound; it is not decoded."""
+        if packet.pts is None or packet.time_base is None:
+            return
+        start = float(packet.pts * packet.time_base)
+        end = start + float((packet.duration or 0) * packet.time_base)
+        first, last = self.sound or (start, end)
+        self.sound = (min(first, start), max(last, end))
 
     def _flush(self) -> Iterator[av.VideoFrame]:
         """Frames that the decoder still holds back."""
@@ -128,11 +149,14 @@ class VideoReader:
             self._damage.note("the decoder marks a frame as corrupt")
             return None
         try:
-            image = frame.to_ndarray(format="rgb24")
+            image = self._converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         except (av.error.FFmpegError, ValueError) as err:
             self._damage.note(err)
             return None
-        return _upright(image, frame)
+        if self._upright is None:
+            # Once: a frame whose side data was looked at is kept until Python looks for cycles, and frames pile up.
+            self._upright = _upright_of(frame)
+        return self._upright.turn(image)
 
 
 def video_times(path: Path, nominal_s: np.ndarray, *, nominal_fps: float) -> np.ndarray:
@@ -171,13 +195,28 @@ def _nominal_fps(stream: av.VideoStream) -> float:
     return FALLBACK_FPS
 
 
-def _upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
-    """The picture as the container asks to show it (display matrix: quarter turns and mirrors)."""
+class Upright(NamedTuple):
+    """How to show a picture as the container asks to: ``swap`` x and y first, then mirror along them."""
+
+    swap: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+    def turn(self, image: np.ndarray) -> np.ndarray:
+        """The picture, upright."""
+        if not any(self):
+            return image
+        image = image.transpose(1, 0, 2) if self.swap else image
+        return np.ascontiguousarray(image[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1])
+
+
+def _upright_of(frame: av.VideoFrame) -> Upright:
+    """From the display matrix: quarter turns and mirrors."""
     side_data = frame.side_data.get("DISPLAYMATRIX")
     if side_data is None:
-        return image
+        return Upright()
     # Nine int32: (a b u, c d v, x y w), 16.16 fixed point; a point (x, y) goes to (a x + c y, b x + d y).
     a, b, _, c, d = np.frombuffer(bytes(side_data), dtype=np.int32)[:5].tolist()  # type: ignore[call-overload]
-    if abs(b) + abs(c) > abs(a) + abs(d):  # x and y change places
-        image, a, d = image.transpose(1, 0, 2), c, b
-    return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return Upright(True, flip_x=c < 0, flip_y=b < 0)
+    return Upright(False, flip_x=a < 0, flip_y=d < 0)

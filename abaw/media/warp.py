@@ -101,7 +101,7 @@ def align_face(
 def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
     """JPEG of an RGB picture with full-resolution colour."""
     options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, FULL_CHROMA]
-    done, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), options)
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR), options)
     if not done:
         message = f"OpenCV could not encode a picture of shape {image.shape}"
         raise RuntimeError(message)

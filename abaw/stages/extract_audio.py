@@ -18,7 +18,7 @@ import numpy as np
 from abaw import console, executors, timeline
 from abaw.config import Config, EncoderConfig
 from abaw.console import Failure, Summary
-from abaw.data.manifest import Manifest, Track
+from abaw.data.manifest import Manifest, Track, split_person
 from abaw.encoders.audio import AUDIO_ENCODERS, AudioEncoder, AudioOptions, build_audio_encoder
 from abaw.errors import AbawError, ExitCode, choose
 from abaw.executors import TrackResult
@@ -141,7 +141,7 @@ def _tracks(cfg: Config, faces: FeatureStore) -> list[Track]:
     Beside the organisers' crops that is `data.videos`, where it is set; ``video`` is None where there is none. Raises
     AbawError when there is no track.
     """
-    tracks = [track for track in Manifest.from_config(cfg.data) if track.track_id in faces]
+    tracks = _with_people(Manifest.from_config(cfg.data), faces)
     if not tracks:
         raise AbawError(
             f"the faces store {faces.path} holds none of the tracks",
@@ -158,6 +158,16 @@ def _tracks(cfg: Config, faces: FeatureStore) -> list[Track]:
     return [
         replace(track, video=source.video if source else None) for track, source in zip(tracks, sources, strict=True)
     ]
+
+
+def _with_people(tracks: Sequence[Track], faces: FeatureStore) -> list[Track]:
+    """The tracks that the store holds; of a video whose every face was kept, one for each person."""
+    videos = {track.video.stem: track.video for track in tracks if track.video is not None}
+    people = [(name, *split_person(name)) for name in faces.track_ids()]
+    known = {track.track_id for track in tracks}
+    found = [track for track in tracks if track.track_id in faces]
+    found += [Track(name, videos.get(base), {}) for name, base, number in people if number and name not in known]
+    return found
 
 
 def _has_videos(cfg: Config) -> bool:

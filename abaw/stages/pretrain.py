@@ -18,7 +18,7 @@ from abaw.checkpoint import load_checkpoint, load_weights, read_header
 from abaw.config import Config, PretrainSource
 from abaw.console import Summary, progress
 from abaw.data.frames import RESIZE, FrameRef, FrameTable, measure_normalisation
-from abaw.data.manifest import Manifest
+from abaw.data.manifest import Manifest, split_person, split_side
 from abaw.errors import AbawError, choose
 from abaw.models.mae import DECODER_PREFIXES, MaskedAutoencoder
 from abaw.models.vit import VIT_PRESETS, VitPreset
@@ -88,7 +88,7 @@ def _frames(cfg: Config) -> tuple[list[FrameRef], np.ndarray | None, list[Featur
         store = FeatureStore.open(source.store, kind="faces")
         own = [
             FrameRef(store, track_id, np.flatnonzero(store.valid(track_id)))
-            for track_id in [name for name in store.track_ids() if name not in held_out]
+            for track_id in [name for name in store.track_ids() if not _is_held_out(name, held_out)]
         ]
         count = sum(len(ref) for ref in own)
         if count == 0:
@@ -116,6 +116,12 @@ def _held_out(cfg: Config) -> set[str]:
         for track in Manifest.from_config(cfg.data, need_media=False)
         if {"val", "test"} & set(track.splits.values())
     }
+
+
+def _is_held_out(track_id: str, held_out: set[str]) -> bool:
+    """Whether a track, or the video that a person's track comes from, is held out."""
+    video, person = split_person(track_id)
+    return track_id in held_out or (person is not None and video in {split_side(name)[0] for name in held_out})
 
 
 def _inputs(cfg: Config, refs: list[FrameRef], stores: list[FeatureStore]) -> dict[str, Any]:

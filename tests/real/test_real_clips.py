@@ -12,7 +12,6 @@ import pytest
 from abaw.config_file import load_config
 from abaw.media.boxes import iou
 from abaw.media.faces import DetectorOptions, build_detector
-from abaw.media.following import find_faces
 from abaw.media.people import AlignSettings, align_video
 from abaw.media.video import read_frames
 from abaw.stages import align, extract_audio
@@ -139,22 +138,6 @@ def test_two_talking_faces_composed_side_by_side_stay_apart(real_data, tmp_path)
         pairs = zip(arrays["box"] - np.float32([shift, 0, shift, 0]), alone["box"][:40], strict=True)
         overlap = [iou(one[None], two[None])[0, 0] for one, two in pairs]
         assert np.median(overlap) > 0.85
-
-
-@pytest.mark.parametrize("name", ["grid_bbaf2n.mpg", "intel_asl_again.mkv", "pyfeat_single_face.mp4"])
-def test_following_agrees_with_a_search_in_every_frame(real_data, name):
-    detector = build_detector("mtcnn", DetectorOptions())
-    path = real_data / "videos" / name
-    arrays = align_video(path, [None], detector, AlignSettings()).tracks[0]
-    searched = [find_faces(frame.image, detector) for frame in read_frames(path)]
-    boxes = np.stack([found.boxes[0] for found in searched])
-    points = np.stack([found.landmarks[0] for found in searched])
-    side = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))
-    overlap = np.array([iou(a[None], b[None])[0, 0] for a, b in zip(arrays["box"], boxes, strict=True)])
-    error = np.linalg.norm(arrays["landmarks"] - points, axis=2).mean(axis=1) / side
-    assert np.median(overlap) >= 0.85
-    assert np.median(error) <= 0.025
-    assert np.quantile(error, 0.95) <= 0.04
 
 
 def test_the_lips_move_in_the_aligned_crops(faces):

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from abaw.provenance import make_recipe
+from abaw.provenance import make_recipe, unknown_recipe
 from abaw.store import ArraySpec, FeatureStore, StoreHeader
 
 ARRAYS = {
@@ -34,10 +34,9 @@ def jpeg(image: np.ndarray) -> bytes:
 
 
 def make_faces(path: Path, tracks: Tracks, *, recipe: str = "a") -> FeatureStore:
-    """A row is an image, the bytes of a JPEG as they are, or None (no face)."""
-    store = FeatureStore.create(
-        path, StoreHeader("faces", "faces", ARRAYS, {"recipe": recipe}, make_recipe({"r": recipe}))
-    )
+    """A row is an image, the bytes of a JPEG as they are, or None (no face). ``recipe`` may be "unknown"."""
+    alignment = unknown_recipe() if recipe == "unknown" else make_recipe({"r": recipe})
+    store = FeatureStore.create(path, StoreHeader("faces", "faces", ARRAYS, {"recipe": recipe}, alignment))
     for track_id, rows in tracks.items():
         files = [row if isinstance(row, bytes) else b"" if row is None else jpeg(row) for row in rows]
         valid = np.array([row is not None for row in rows], bool)

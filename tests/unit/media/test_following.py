@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from abaw.media import cuts
 from abaw.media.faces import Detections, DetectorOptions, build_detector, no_faces
-from abaw.media.following import CUT_LEVEL, MAX_FACES, MAX_STRIDE, follow_faces, prepare_frames, reduce_image
+from abaw.media.following import MAX_FACES, MAX_STRIDE, follow_faces, prepare_frames, reduce_image
 from abaw.media.video import VideoFrame
 
 
@@ -59,6 +60,14 @@ def test_a_moving_face_is_searched_once_and_followed_then():
     assert (detector.searches, detector.looks) == (1, 11)
 
 
+def test_a_detector_that_follows_nothing_searches_every_picture():
+    detector = DotDetector()
+    detector.follows = False
+    found = follow([10, 90, 30, None, None, None, None, None, 50], detector)
+    assert [len(face.faces) for face in found] == [1, 1, 1, 0, 0, 0, 0, 0, 1]
+    assert (detector.searches, detector.looks) == (9, 0)
+
+
 def test_the_picture_is_searched_again_every_redetect_frames():
     detector = DotDetector()
     follow([50] * 12, detector, redetect=4)
@@ -101,7 +110,7 @@ def test_a_cut_is_seen_and_searched():
     detector = DotDetector()
     given = frames([50] * 6)
     for frame in given[3:]:
-        frame.image[:, 90:] += int(2.5 * CUT_LEVEL)  # nearly half of the picture
+        frame.image[:, 90:] += int(2.5 * cuts.LEVEL)  # nearly half of the picture
     found = list(follow_faces(prepare_frames(given, short_side_px=120), detector))
     assert [face.cut for face in found] == [False, False, False, True, False, False]
     assert detector.searches == 2
@@ -118,6 +127,16 @@ def test_small_pictures_are_not_enlarged():
     image = np.zeros((50, 80, 3), np.uint8)
     assert reduce_image(image, 120) is image
     assert reduce_image(image, 25).shape == (25, 40, 3)
+
+
+def test_a_picture_is_halved_before_it_is_brought_to_size():
+    """Means over two by two pixels, twice: the mean of each block of four by four."""
+    image = np.arange(16 * 24, dtype=np.uint8).reshape(16, 24, 1).repeat(3, axis=2)
+    blocks = image.reshape(4, 4, 6, 4, 3).mean(axis=(1, 3))
+    reduced = reduce_image(image, 4)
+    assert reduced.shape == (4, 6, 3)
+    assert np.abs(reduced - blocks).max() <= 1  # rounded twice
+    assert reduce_image(np.zeros((30, 50, 3), np.uint8), 10).shape == (10, 17, 3)  # 15 rows cannot be halved again
 
 
 def test_of_a_crowd_the_largest_faces_are_kept():
@@ -165,7 +184,7 @@ def test_a_confirmed_face_does_not_outlive_its_disappearance_or_a_cut():
     assert [len(face.faces) for face in found] == [1] * 6 + [0] * 6
     given = frames([50] * 6)
     for frame in given[3:]:
-        frame.image[:, 90:] += int(2.5 * CUT_LEVEL)
+        frame.image[:, 90:] += int(2.5 * cuts.LEVEL)
     found = list(follow_faces(prepare_frames(given, short_side_px=120), ShyDetector()))
     assert [len(face.faces) for face in found] == [1, 1, 1, 0, 0, 0]
 

@@ -52,6 +52,14 @@ def test_a_grey_level_picture_is_found_too(nets):
     assert len(nets.detect(grey).scores) >= 1
 
 
+def test_pixels_are_scaled_as_in_training_and_stay_colour_last_in_memory(nets):
+    given = np.array([[0, 128, 255], [255, 127, 0]], dtype=np.uint8).reshape(1, 1, 2, 3)
+    tensor = nets._to_input(given)
+    assert tensor.shape == (1, 3, 1, 2)
+    assert tensor[0, :, 0, 0].tolist() == [-127.5 / 128, 0.5 / 128, 127.5 / 128]
+    assert tensor.permute(0, 2, 3, 1).is_contiguous()
+
+
 def test_squares_keep_the_centre():
     assert square(np.array([[0, 0, 10, 20]])).tolist() == [[-5, 0, 15, 20]]
 

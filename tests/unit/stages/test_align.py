@@ -13,7 +13,9 @@ import pytest
 from abaw.config_file import load_config
 from abaw.errors import AbawError, ExitCode
 from abaw.media import faces
+from abaw.media.warp import template
 from abaw.stages import align
+from abaw.stages.align import unit
 from abaw.store import FeatureStore, Reason
 
 TOML = '[data]\nvideos = "videos"\n[run]\nworkers = 1\n'
@@ -125,7 +127,7 @@ class BrokenDetector(faces.CenterDetector):
 
 
 def test_a_program_error_is_a_bug_and_not_a_missing_face(folder, monkeypatch):
-    entry = faces.DetectorEntry(BrokenDetector, BrokenDetector.settings, "none")
+    entry = faces.DetectorEntry(BrokenDetector, BrokenDetector.settings, "none", short_side_px=1, min_score=0.0)
     monkeypatch.setattr(faces, "DETECTORS", {**faces.DETECTORS, "broken": entry})
     summary = run(folder, "align.detector=broken")
     assert all(failure.bug for failure in summary.failed)
@@ -147,13 +149,13 @@ def test_an_interrupted_run_continues_to_the_same_bytes(folder, monkeypatch):
                 raise KeyboardInterrupt
             return super().detect(image)
 
-    entry = faces.DetectorEntry(Interrupted, Interrupted.settings, "none")
-    align._detector.cache_clear()
+    entry = faces.DetectorEntry(Interrupted, Interrupted.settings, "none", short_side_px=1, min_score=0.0)
+    unit._detector.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(faces, "DETECTORS", {"center": entry})
         with pytest.raises(KeyboardInterrupt):
             run(folder, "align.detector=center", overwrite=True)
-    align._detector.cache_clear()
+    unit._detector.cache_clear()
     assert store(folder).track_ids() == ["a"]
     assert not list((folder / "features" / "faces").glob(".*.tmp"))
     run(folder, "align.detector=center")
@@ -222,9 +224,38 @@ def test_an_empty_folder_is_refused(tmp_path):
         run(tmp_path)
 
 
-def test_image_collections_are_named_as_not_there_yet(folder):
-    with pytest.raises(AbawError, match='kind = "images" cannot be aligned yet'):
-        run(folder, 'data.kind="images"', 'data.images="videos"')
+@pytest.fixture
+def images(tmp_path, face_pictures, blank) -> Path:
+    """A collection of three images in two folders, one of them without a face."""
+    for name, picture in {"a/1.png": face_pictures[0], "a/2.png": blank, "b/1.png": face_pictures[3]}.items():
+        (tmp_path / "faces" / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "faces" / name), picture[..., ::-1])
+    (tmp_path / "data.toml").write_text('[data]\nkind = "images"\nimages = "faces"\n[run]\nworkers = 1\n')
+    return tmp_path
+
+
+def test_a_collection_of_images_becomes_shard_tracks(images):
+    summary = run(images)
+    assert summary.data["reasons"] == {"VALID": 2, "NO_FACE": 1}
+    track = store(images)
+    assert track.track_ids() == ["faces-00000"]
+    assert track.read("faces-00000", "key").tolist() == ["a/1.png", "a/2.png", "b/1.png"]
+    assert track.valid("faces-00000").tolist() == [True, False, True]
+
+
+def test_a_collection_that_changed_is_not_continued(images):
+    run(images)
+    (images / "faces" / "a" / "2.png").unlink()
+    with pytest.raises(AbawError, match="faces-00000"):
+        run(images)
+
+
+def test_a_collection_that_lost_a_whole_shard_is_not_continued(images):
+    run(images)
+    track = store(images).track_path("faces-00000")
+    track.with_name("faces-00001.h5").write_bytes(track.read_bytes())
+    with pytest.raises(AbawError, match="has shrunk: it has 1 shards now, and 2"):
+        run(images)
 
 
 @pytest.fixture
@@ -266,6 +297,14 @@ def test_crops_finished_with_fewer_rows_than_known_now_are_named(crops, caplog):
     assert store(crops).num_rows("3-20-640x360_left") == 8
 
 
+def test_a_refused_label_file_does_not_end_the_run(crops, caplog):
+    (crops / "labels" / "Train_Set" / "3-20-640x360_left.txt").write_text("valence,arousal\n0.1\n")
+    with caplog.at_level(logging.WARNING, logger="abaw"):
+        run(crops)
+    assert "line 2" in caplog.text
+    assert store(crops).num_rows("3-20-640x360_left") == 4  # up to the highest crop
+
+
 def test_crops_of_the_videos_other_person_are_never_taken(crops):
     labels = crops / "labels" / "Train_Set"
     (crops / "crops" / "3-20-640x360_left").rename(crops / "crops" / "3-20-640x360")
@@ -279,10 +318,65 @@ def test_the_recipe_of_the_organisers_crops_is_unknown(crops):
     run(crops)
     header = store(crops).header
     assert header.recipe["fingerprint"] == "unknown"
-    assert header.settings["landmarks"] == "template"
+    assert header.settings["landmarks"]["detector"]["name"] == "mtcnn"
     assert header.settings["time"] == "nominal"
+
+
+def test_crops_without_a_face_have_the_templates_landmarks_and_say_so(crops):
+    run(crops)
+    name = "3-20-640x360_left"
+    assert store(crops).read(name, "template").tolist() == [True, True, False, True, False, False]
+    assert store(crops).read(name, "landmarks")[0] == pytest.approx(template(112), abs=1e-4)
+    assert store(crops).facts(name) == {"num_crops": 3, "highest_crop": 4}
+
+
+def test_landmarks_of_crops_may_always_be_the_templates(crops):
+    run(crops, 'align.crop_landmarks="template"')
+    assert store(crops).header.settings["landmarks"] == "template"
 
 
 def test_units_are_the_tracks_of_one_recording():
     tracks = [SimpleNamespace(track_id=name, video=Path(name[0])) for name in ("a1", "b", "a2")]
     assert [[track.track_id for track in unit] for unit in align.group_by_video(tracks)] == [["a1", "a2"], ["b"]]
+
+
+def test_all_faces_are_one_track_per_person(tmp_path, make_video, pair_pictures, blank):
+    """The video is composed of one portrait and its mirror image."""
+    make_video("videos/pair.mp4", pair_pictures)
+    make_video("videos/empty.mp4", [blank] * 3)
+    (tmp_path / "data.toml").write_text(TOML)
+    summary = run(tmp_path, "align.all_faces=true")
+    assert store(tmp_path).track_ids() == ["empty_person1", "pair_person1", "pair_person2"]
+    assert summary.data["tracks"] == 3
+    assert not store(tmp_path).valid("empty_person1").any()
+
+
+def test_all_faces_are_redone_where_the_first_person_is_missing(tmp_path, make_video, pair_pictures):
+    make_video("videos/pair.mp4", pair_pictures)
+    (tmp_path / "data.toml").write_text(TOML)
+    run(tmp_path, "align.all_faces=true")
+    before = file_bytes(tmp_path)
+    assert run(tmp_path, "align.all_faces=true").data["tracks"] == 0
+    store(tmp_path).track_path("pair_person1").unlink()
+    assert run(tmp_path, "align.all_faces=true").data["tracks"] == 2
+    assert file_bytes(tmp_path) == before
+
+
+def test_crops_are_exported_in_the_organisers_layout(folder):
+    run(folder, export=folder / "crops")
+    begin, end = store(folder).read("b", "offsets")[2:4]
+    exported = (folder / "crops" / "b" / "00003.jpg").read_bytes()
+    assert exported == store(folder).read("b", "jpeg")[begin:end].tobytes()
+    assert len(list((folder / "crops").glob("*/*.jpg"))) == 12
+
+
+def test_what_the_file_says_of_itself_is_kept(folder):
+    run(folder)
+    assert store(folder).facts("a")["header_frames"] == 5
+    assert store(folder).facts("a")["sound"] is False
+
+
+def test_a_yunet_without_a_file_and_offline_says_where_to_get_it(folder):
+    with pytest.raises(AbawError) as failed:
+        run(folder, "align.detector=yunet", "run.offline=true", f'run.weights_dir="{folder}/weights"')
+    assert failed.value.code == ExitCode.MISSING

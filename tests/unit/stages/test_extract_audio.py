@@ -235,3 +235,14 @@ def test_levels_are_decibels_of_full_scale():
     waveform = Waveform(np.full(200, 0.1, np.float32), 1000, 0.0)
     levels = extract_audio.frame_levels(waveform, np.array([0.0, 0.1]), window_s=0.01)
     assert levels == pytest.approx([-20, -20], abs=1e-3)
+
+
+def test_all_faces_of_a_video_hear_its_sound(tmp_path, make_video, pair_pictures, tone):
+    """The video is composed of one portrait and its mirror image."""
+    make_video("videos/pair.mp4", pair_pictures, sound=tone)
+    (tmp_path / "data.toml").write_text('[data]\nvideos = "videos"\n[run]\nworkers = 1\n')
+    align.run(load_config(tmp_path / "data.toml", overrides=["align.all_faces=true"]))
+    run(tmp_path)
+    first, second = (store(tmp_path).read(f"pair_person{number}", "features") for number in (1, 2))
+    assert first.any()
+    assert np.array_equal(first, second)

@@ -1,6 +1,7 @@
 """pretrain, finetune and extract-visual on a small store of pictures."""
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -158,3 +159,23 @@ def test_warnings_about_alignment_are_recorded(root: Path) -> None:
     assert FeatureStore.open(root / "features/visual-static").notes == {}
     extract_visual.run(config(root), encoder="mae")
     assert "alignment of one side" in FeatureStore.open(root / "features/visual-mae").notes["warnings"][0]
+
+
+def test_a_model_trained_on_the_organisers_crops_runs_on_own_videos_with_one_warning(root: Path, caplog) -> None:
+    make_faces(root / "crops", {"t1": [picture(row) for row in range(6)]}, recipe="unknown")
+    pretrain.run(config(root, 'pretrain.sources=[{store="crops"}]'))
+    with caplog.at_level(logging.WARNING, logger="abaw"):
+        summary = extract_visual.run(config(root), encoder="mae")
+    assert not summary.failed
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warnings == [
+        'the weights of encoder "mae": the alignment of one side is unknown; results may suffer if it differs'
+    ]
+
+
+def test_people_of_a_held_out_video_are_left_out_of_pretraining(root: Path) -> None:
+    faces = {
+        name: [picture(row) for row in range(4)] for name in ("t1_person1", "v1_person1", "v1_person2", "x1_person1")
+    }
+    make_faces(root / "people", faces)
+    assert pretrain.run(config(root, 'pretrain.sources=[{store="people"}]')).data["images"] == 4

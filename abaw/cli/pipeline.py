@@ -1,0 +1,225 @@
+"""The eight stages as commands, in the order of the pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from abaw.cli.app import (
+    DEFAULT_CONFIG,
+    Config,
+    Device,
+    DryRun,
+    Encoder,
+    Json,
+    Limit,
+    Offline,
+    Options,
+    Overrides,
+    Overwrite,
+    Quiet,
+    Shard,
+    Strict,
+    TaskName,
+    Verbose,
+    Workers,
+    app,
+    finish,
+    load,
+)
+
+
+@app.command()
+def align(
+    config: Config = DEFAULT_CONFIG,
+    set_: Overrides = None,
+    device: Device = None,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    limit: Limit = None,
+    shard: Shard = None,
+    all_faces: Annotated[bool, typer.Option("--all-faces", help="One track for each person of a video.")] = False,
+    export_crops: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write the crops as DIR/TRACK/00001.jpg.")
+    ] = None,
+    offline: Offline = False,
+    strict: Strict = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find and align the face in every frame of every video.
+
+    Example: abaw align -c data.toml
+    """
+    tables: Options = {"align": {"all_faces": all_faces or None}}
+    cfg = load(config, set_, device=device, workers=workers, offline=offline, verbose=verbose, quiet=quiet, **tables)
+    from abaw.stages import align as stage
+
+    options: Options = {"limit": limit, "shard": shard, "strict": strict, "dry_run": dry_run}
+    finish(stage.run(cfg, overwrite=overwrite, export=export_crops, **options), json=json)
+
+
+@app.command()
+def pretrain(
+    config: Config = DEFAULT_CONFIG,
+    set_: Overrides = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Pretrain a masked autoencoder on aligned faces, without labels.
+
+    Example: abaw pretrain --set pretrain.steps=2000
+    """
+    cfg = load(config, set_, device=device, verbose=verbose, quiet=quiet)
+    from abaw.stages import pretrain as stage
+
+    finish(stage.run(cfg, overwrite=overwrite, dry_run=dry_run), json=json)
+
+
+@app.command()
+def finetune(
+    task: TaskName = None,
+    config: Config = DEFAULT_CONFIG,
+    set_: Overrides = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Finetune the pretrained encoder for one task on single faces.
+
+    Example: abaw finetune --task expr
+    """
+    cfg = load(config, set_, device=device, verbose=verbose, quiet=quiet)
+    from abaw.stages import finetune as stage
+
+    finish(stage.run(cfg, task=task, overwrite=overwrite, dry_run=dry_run), json=json)
+
+
+@app.command("extract-visual")
+def extract_visual(
+    encoder: Encoder = None,
+    config: Config = DEFAULT_CONFIG,
+    set_: Overrides = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    limit: Limit = None,
+    shard: Shard = None,
+    strict: Strict = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Encode aligned faces into one feature vector per frame.
+
+    Example: abaw extract-visual --encoder mae
+    """
+    cfg = load(config, set_, device=device, verbose=verbose, quiet=quiet)
+    from abaw.stages import extract_visual as stage
+
+    options: Options = {"limit": limit, "shard": shard, "strict": strict, "dry_run": dry_run}
+    finish(stage.run(cfg, encoder=encoder, overwrite=overwrite, **options), json=json)
+
+
+@app.command("extract-audio")
+def extract_audio(
+    encoder: Encoder = None,
+    config: Config = DEFAULT_CONFIG,
+    set_: Overrides = None,
+    device: Device = None,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    limit: Limit = None,
+    shard: Shard = None,
+    strict: Strict = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Encode the sound track into one feature vector per video frame.
+
+    Example: abaw extract-audio --encoder logmel
+    """
+    cfg = load(config, set_, device=device, workers=workers, verbose=verbose, quiet=quiet)
+    from abaw.stages import extract_audio as stage
+
+    options: Options = {"limit": limit, "shard": shard, "strict": strict, "dry_run": dry_run}
+    finish(stage.run(cfg, encoder=encoder, overwrite=overwrite, **options), json=json)
+
+
+@app.command()
+def fuse(
+    task: TaskName = None,
+    config: Config = DEFAULT_CONFIG,
+    set_: Overrides = None,
+    device: Device = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train the temporal model on cached features and write its scores.
+
+    Example: abaw fuse --task va
+    """
+    cfg = load(config, set_, device=device, verbose=verbose, quiet=quiet)
+    from abaw.stages import fuse as stage
+
+    finish(stage.run(cfg, task=task, overwrite=overwrite, dry_run=dry_run), json=json)
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[list[Path] | None, typer.Argument(help="Predictions stores; default all.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Leave post.json aside.")] = False,
+    config: Config = DEFAULT_CONFIG,
+    set_: Overrides = None,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score predictions with the official metrics.
+
+    Example: abaw evaluate predictions/fuse-va-netease
+    """
+    cfg = load(config, set_, verbose=verbose, quiet=quiet)
+    from abaw.stages import evaluate as stage
+
+    finish(stage.run(cfg, predictions=predictions or (), raw=raw), json=json)
+
+
+@app.command()
+def submit(
+    predictions: Annotated[Path | None, typer.Argument(help="Predictions store; default from [submit].")] = None,
+    task: TaskName = None,
+    edition: Annotated[str | None, typer.Option(help="Edition of the challenge, e.g. 10.")] = None,
+    sample: Annotated[Path | None, typer.Option(help="The organisers' sample file.")] = None,
+    overwrite: Overwrite = False,
+    config: Config = DEFAULT_CONFIG,
+    set_: Overrides = None,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the challenge's file, row for row as the organisers' sample file asks.
+
+    Example: abaw submit --task va --edition 10 --sample VA_test_set_example.txt
+    """
+    cfg = load(config, set_, verbose=verbose, quiet=quiet)
+    from abaw.stages import submit as stage
+
+    options: Options = {"task": task, "edition": edition, "sample": sample, "predictions": predictions}
+    finish(stage.run(cfg, overwrite=overwrite, **options), json=json)

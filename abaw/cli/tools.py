@@ -1,0 +1,83 @@
+"""Commands beside the pipeline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from abaw import console
+from abaw.cli.app import (
+    DEFAULT_CONFIG,
+    Config,
+    Json,
+    Options,
+    Overrides,
+    Quiet,
+    Verbose,
+    app,
+    finish,
+    load,
+)
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    videos: Annotated[int, typer.Option(min=8, help="Number of videos.")] = 40,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Length of each video.")] = 8.0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same files.")] = 0,
+    portraits: Annotated[Path | None, typer.Option(help="Folder of photographs to use instead.")] = None,
+    sheet: Annotated[bool, typer.Option("--sheet", help="Also draw every action unit and expression.")] = False,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 = one per core.")] = 0,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a mini Aff-Wild2: a small labelled set in the organisers' layout, from photographs.
+
+    Example: abaw synth mini --videos 40 --seed 0
+    """
+    console.setup(verbose=verbose, quiet=quiet)
+    from abaw.stages import synth as stage
+
+    options: Options = {"seed": seed, "portraits": portraits, "sheet": sheet, "workers": workers}
+    finish(stage.run(out, videos=videos, seconds=seconds, **options), json=json)
+
+
+@app.command()
+def check(
+    config: Config = DEFAULT_CONFIG,
+    set_: Overrides = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print the report as CSV.")] = False,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Reconcile frames, labels, crops, sample files and sound of every track.
+
+    Example: abaw check -c data.toml
+    """
+    cfg = load(config, set_, verbose=verbose, quiet=quiet)
+    from abaw.stages import check as stage
+
+    finish(stage.run(cfg, csv=csv), json=json)
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A store, checkpoint or run folder.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Read everything and report what is damaged.")] = False,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Say what a store, a checkpoint or a run holds.
+
+    Example: abaw inspect features/faces --verify
+    """
+    console.setup(verbose=verbose, quiet=quiet)
+    from abaw.stages import inspect as stage
+
+    finish(stage.run(path, verify=verify), json=json)
