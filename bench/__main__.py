@@ -8,7 +8,16 @@ import json
 import sys
 from pathlib import Path
 
-NAMES = {"startup": "startup", "store": "store", "fusion-gain": "fusion_gain"}
+from bench import clips
+
+NAMES = {
+    "startup": "startup",
+    "store": "store",
+    "fusion-gain": "fusion_gain",
+    "check": "check",
+    "align": "align",
+    "align-long": "align_long",
+}
 
 
 def main() -> int:
@@ -18,7 +27,10 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the records as JSON")
     parser.add_argument("--save", action="store_true", help="also keep them in bench/results/NAME.json")
     parser.add_argument("--work", type=Path, help="folder for large files; default a temporary one")
+    parser.add_argument("--real-data", type=Path, help="folder of real recordings; default ../shared/data")
     args = parser.parse_args()
+    if args.real_data:
+        clips.REAL_DATA = args.real_data.resolve()
     missed = False
     for name in [args.name] if args.name else NAMES:
         records = importlib.import_module(f"bench.{NAMES[name]}").run(args.work)
