@@ -127,7 +127,14 @@ class FeatureStore:
         publish_text(self.path / "store.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def note(self, key: str, value: Any) -> None:
-        """Record something that may vary between runs (host, duration); never part of a track file."""
+        """Record something that may vary between runs (host, duration); never part of a track file.
+
+        A dict is merged into the one that is there, where None takes an entry out; other runs' notes stay.
+        """
+        self.notes = read_header_json(self.path, self.header.kind)["notes"]
+        if isinstance(value, dict):
+            merged = {**self.notes.get(key, {}), **value}
+            value = {name: one for name, one in merged.items() if one is not None}
         self.notes[key] = value
         self._write_json()
 
@@ -206,7 +213,7 @@ class FeatureStore:
                 where=f"store {self.path}",
                 fix=f"`abaw inspect {self.path}` lists the arrays it holds",
             ) from error
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise _damaged(self.track_path(track_id), error) from error
 
     def _track(self, track_id: str) -> _OpenTrack:

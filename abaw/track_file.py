@@ -5,7 +5,9 @@ Owns dtypes, chunking and root attributes (docs/formats.md). Knows nothing of fo
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +21,9 @@ from abaw.store_header import TEXT, VALID_SPEC, ArraySpec, StoreHeader
 
 CHUNK_ROWS = 128
 CHUNK_BYTES = 1 << 16
+OVERHEAD_BYTES = 1 << 16  # of a file beside its data, generously
+# The file system has no means to reserve space; then a full disk shows when it is full.
+CANNOT_RESERVE = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 BLOCK_BYTES = 1 << 20  # ragged blocks are joined to this size before they are written
 
 
@@ -75,7 +80,8 @@ def write_file(
     fps: float,
     facts: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write checked arrays and the root attributes to ``path``."""
+    """Write checked arrays and the root attributes to ``path``, an empty file. Raises OSError for a full disk."""
+    _require_space(path, sum(value.total if isinstance(value, Chunks) else value.nbytes for value in arrays.values()))
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
         file.attrs["format_version"] = header.format_version
         file.attrs["kind"] = header.kind
@@ -91,6 +97,18 @@ def write_file(
                 _write_blocks(file, name, value, dtype=header.arrays[name].dtype)
             else:
                 file.create_dataset(name, data=value, chunks=_chunks(value), track_times=False)
+
+
+def _require_space(path: Path, num_bytes: int) -> None:
+    """Let the file system say now that a file will not fit: HDF5 cannot close one that did not, and crashes at exit."""
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, num_bytes + num_bytes // 64 + OVERHEAD_BYTES)
+        except OSError as error:
+            if error.errno not in CANNOT_RESERVE:
+                raise
 
 
 def read_facts(file: h5py.File) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import http.client
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from abaw.publish import publish
 DEFAULT_FOLDER = Path("~/.cache/abaw")
 TIMEOUT_S = 30  # without a byte, before an address is given up
 CHUNK = 1 << 20
+UNREADABLE_FIX = 'make it readable, or name another folder: run.weights_dir = "FOLDER"'
 
 
 class WeightFile(NamedTuple):
@@ -54,12 +56,15 @@ WEIGHTS: Mapping[str, WeightFile] = {
 def weight_file(name: str, *, folder: Path | None = None, offline: bool = False) -> Path:
     """The file ``name`` of `WEIGHTS` in ``folder`` (default `DEFAULT_FOLDER`), downloaded where it is not there yet.
 
-    Raises AbawError (missing) where the file there has another sha256, where it is absent and ``offline`` is set, and
-    where no address gives it.
+    Raises AbawError (missing) where the file there has another sha256 or may not be read, where it is absent and
+    ``offline`` is set, where no address gives it, and where the user has no home folder for the default.
     """
     entry = choose(WEIGHTS, name, what="weight file", where="abaw.weights")
-    path = (folder or DEFAULT_FOLDER).expanduser() / entry.file
-    if path.exists():
+    path = (folder or DEFAULT_FOLDER) / entry.file
+    with readable(path):
+        path = path.expanduser()
+        there = path.exists()
+    if there:
         _check(path, entry)
     elif offline:
         raise _missing(entry, path, "is not there, and nothing is downloaded offline")
@@ -69,9 +74,22 @@ def weight_file(name: str, *, folder: Path | None = None, offline: bool = False)
 
 
 def known_sha256(path: Path) -> str:
-    """SHA-256 of a file, computed once per process while its size and time stay the same."""
-    stat = path.stat()
-    return _sha256(path, stat.st_size, stat.st_mtime_ns)
+    """SHA-256 of a file, computed once per process while its size and time stay the same; raises as `readable`."""
+    with readable(path):
+        stat = path.stat()
+        return _sha256(path, stat.st_size, stat.st_mtime_ns)
+
+
+@contextmanager
+def readable(path: Path, *, fix: str = UNREADABLE_FIX) -> Iterator[None]:
+    """Turn the system's refusals about a file of weights into AbawError (missing); so for an unknown home folder."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # RuntimeError: "~" of a user who has no home
+        why = getattr(error, "strerror", None) or error
+        raise AbawError(
+            f"{path.name} cannot be read ({why})", where=str(path), fix=fix, code=ExitCode.MISSING
+        ) from error
 
 
 @lru_cache(maxsize=64)

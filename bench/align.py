@@ -25,6 +25,9 @@ REPEATS = 3
 PAIR_FRAMES = 4500  # of each of two clips, beside two short ones: what is longer runs at the steady rate
 FACELESS_FRAMES = 600
 YUNET = "face_detection_yunet_2023mar.onnx"
+YUNET_SIDE_PX = 180
+# What a detector's record says of settings other than the defaults.
+SETTING_NOTES = {"mtcnn": "", "yunet": f"; short_side_px = {YUNET_SIDE_PX}, where its default is 240"}
 COMPOSED = "composed: one GRID speaker at 720x576 drifting over a photograph, 1280x720 H.264, 25 fps"
 
 
@@ -64,7 +67,7 @@ def prepare(folder: Path, videos: dict[str, Path], *, detector: str, workers: in
         (folder / "videos" / f"{name}{video.suffix}").symlink_to(video.resolve())
     lines = ["[data]", 'videos = "videos"', "[run]", f"workers = {workers}", "[align]", f'detector = "{detector}"']
     if detector == "yunet":
-        lines += [f'weights = "{clips.recording("weights", YUNET)}"', "short_side_px = 180"]
+        lines += [f'weights = "{clips.recording("weights", YUNET)}"', f"short_side_px = {YUNET_SIDE_PX}"]
     (folder / "data.toml").write_text("\n".join(lines) + "\n")
     return Stage(folder)
 
@@ -80,8 +83,12 @@ def run(work: Path | None) -> list[dict[str, Any]]:
             "warm": clips.talking_face(folder / "warm.mp4", speaker="grid_bbaf2n", frames=50),
         }
         records = _single(folder, made)
+        pair = {name: made[name] for name in ("one", "two")}
+        long = {
+            name: clips.lengthened(folder / f"{name}-long.mp4", clip, frames=PAIR_FRAMES) for name, clip in pair.items()
+        }
         for detector in LIMITS:
-            records += _pair(folder, made, detector)
+            records += _pair(folder, pair, long, detector)
         return records
 
 
@@ -140,7 +147,7 @@ def _decoding_record(plain: list[float], lean: list[float]) -> dict[str, Any]:
 
 def _single_records(name: str, stage: Stage, rates: list[float], plain: list[float]) -> list[dict[str, Any]]:
     found = f"{stage.valid} of {stage.rows} rows with a face"
-    note = f"whole stage in one process, one clip; {COMPOSED}, {clips.FRAMES} frames; {found}"
+    note = f"whole stage in one process, one clip; {COMPOSED}, {clips.FRAMES} frames; {found}{SETTING_NOTES[name]}"
     shares = [ours / decoding for ours, decoding in zip(rates, plain, strict=True)]
     limits = LIMITS[name]
     share_note = "frames/s over those of plain decoding in the same round; ours also detects, warps and stores"
@@ -157,14 +164,9 @@ def _faceless_record(rates: list[float], stage: Stage) -> dict[str, Any]:
     return make_record("align.mtcnn-no-face", rates, "frames/s", limit=LIMIT_NO_FACE, higher_is_better=True, note=note)
 
 
-def _pair(folder: Path, made: dict[str, Path], detector: str) -> list[dict[str, Any]]:
+def _pair(folder: Path, pair: dict[str, Path], long: dict[str, Path], detector: str) -> list[dict[str, Any]]:
     """Two clips with two workers: the steady rate from short and long clips, and that of short ones with the start."""
-    speakers = {name: made[name] for name in ("one", "two")}
-    long = {
-        name: clips.lengthened(folder / f"{detector}-{name}-long.mp4", made[name], frames=PAIR_FRAMES)
-        for name in speakers
-    }
-    brief = prepare(folder / f"pair-{detector}", speakers, detector=detector, workers=2)
+    brief = prepare(folder / f"pair-{detector}", pair, detector=detector, workers=2)
     lasting = prepare(folder / f"long-pair-{detector}", long, detector=detector, workers=2)
     steady, whole = [], []
     for _ in range(REPEATS):
@@ -173,6 +175,7 @@ def _pair(folder: Path, made: dict[str, Path], detector: str) -> list[dict[str, 
         steady.append((lasting.rows - brief.rows) / (long_s - short_s))
     frames = f"{clips.FRAMES} frames each"
     note = f"whole stage, two workers; frames of two {PAIR_FRAMES}-frame clips beyond those of {frames}, over the time"
+    note += f" beyond theirs: the start of the workers counts in neither; {COMPOSED}"
     return [
         make_record(
             f"align.{detector}-two-workers",
@@ -180,7 +183,7 @@ def _pair(folder: Path, made: dict[str, Path], detector: str) -> list[dict[str, 
             "frames/s",
             limit=LIMITS[detector].pair,
             higher_is_better=True,
-            note=f"{note} beyond theirs: the start of the workers counts in neither; {COMPOSED}",
+            note=note + SETTING_NOTES[detector],
             with_start_frames_per_s=statistics.median(whole),
         )
     ]

@@ -20,6 +20,7 @@ LAYERS = [
         "track_file",
         "weights",
         "checkpoint",
+        "crop_names",
         "tasks",
         "metrics",
         "open_files",

@@ -136,10 +136,8 @@ class LabelReader:
 
     def _mtl_rows(self, track: Track) -> np.ndarray:
         if self._mtl is None:
-            self._mtl = {}
-            for name in MTL_FILES:
-                if (self.path / name).is_file():
-                    self._mtl.update(read_mtl_file(self.path / name))
+            files = [self.path / name for name in MTL_FILES if (self.path / name).is_file()]
+            self._mtl = {track_id: rows for file in files for track_id, rows in read_mtl_file(file).items()}
         return self._mtl.get(track.track_id, np.zeros((0, MTL_FIELDS), np.float32))
 
     def _mtl_labels(self, track: Track, num_rows: int) -> dict[str, Labels]:

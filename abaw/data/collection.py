@@ -53,8 +53,9 @@ def list_shards(folder: Path, *, shard_size: int = SHARD_SIZE) -> list[Shard]:
     """The images below a folder as shards ``<folder name>-00000``, ``-00001`` ...
 
     The order is that of the names within each folder, so that the same files give the same shards. Hidden files and
-    folders are left out, links are followed, but never back up. Raises AbawError for a folder that is missing,
-    unreadable or without images, and for names with control characters or bytes that are not UTF-8.
+    folders are left out. Links are followed, but never back up; what a link leads to is listed under both names.
+    Raises AbawError for a folder that is missing, unreadable or without images, and for names with control characters
+    or bytes that are not UTF-8.
     """
     name = folder.name if folder.name not in ("", "..") else folder.resolve().name
     check_track_id(f"{name}-00000", where=f"data.images = {folder}")
@@ -100,8 +101,9 @@ def walk_files(folder: Path, suffixes: Sequence[str], *, key: str) -> Iterator[s
     """Paths below a folder, "/" between their parts, of the files with these suffixes in any case.
 
     Sorted by name within each folder. Hidden files and folders are left out. Links are followed unless they lead
-    back up; a link to nothing counts as a file, so that whoever reads it says so. ``key`` names the folder's place
-    in the configuration. Raises AbawError for a folder that is missing or may not be read.
+    back up, so that the files of a folder beside are listed under both names; a link to nothing counts as a file, so
+    that whoever reads it says so. ``key`` names the folder's place in the configuration. Raises AbawError for a folder
+    that is missing or may not be read.
     """
     require_folder(folder, key)
     yield from _walk(folder, "", tuple(suffixes), ())

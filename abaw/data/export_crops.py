@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from abaw.data.collection import PICTURE_SUFFIXES
 from abaw.errors import AbawError
 from abaw.store import FeatureStore
 
@@ -27,13 +28,22 @@ class Exported(NamedTuple):
     crops: int
 
 
+def prepare_export(folder: Path) -> None:
+    """Make the folder, before hours of work. Raises AbawError where it cannot be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_written(folder, error) from error
+
+
 def export_crops(store: FeatureStore, track_ids: Iterable[str], folder: Path) -> Exported:
     """Write the JPEG files of tracks below ``folder``, as they are stored; rows without a face have no file.
 
     Row k of a track becomes ``<track>/<k + 1>.jpg`` with at least five digits, and the track's folder appears at once.
-    An image of a collection keeps its path, with ``.jpg`` added unless it is a JPEG file's; there each file appears at
-    once. What is there and equal stays. Raises AbawError where something else is there (nothing is ever overwritten),
-    and where the disk is full.
+    An image of a collection keeps its path, with ``.jpg`` added unless it is a JPEG file's; ``a.png.jpg`` becomes
+    ``a.png.jpg.jpg``, since the crop of ``a.png`` has that name. There each file appears at once. What is there and
+    equal stays. Raises AbawError where something else is there (nothing is ever overwritten), and where the disk is
+    full.
     """
     export = _export_images if "key" in store.header.arrays else _export_track
     written = already = crops = 0
@@ -120,15 +130,22 @@ def _require_same(target: Path, data: bytes) -> None:
 
 
 def _image_name(key: str, store: FeatureStore, track_id: str) -> str:
-    """Path of an image's crop below the folder. Raises AbawError for a key that would lead out of it."""
+    r"""Path of an image's crop below the folder, another for every key; AbawError for a key that would lead out of it.
+
+    Where "\" parts folders it is refused, elsewhere it is a character like others.
+    """
     path = PurePosixPath(key)
-    if not path.name or path.is_absolute() or ".." in path.parts or "\\" in key or "\0" in key:
+    if not path.name or path.is_absolute() or ".." in path.parts or (os.sep != "/" and os.sep in key) or "\0" in key:
         raise AbawError(
             f"{key!r} is no path below a folder",
             where=str(store.track_path(track_id)),
             fix="align the collection again; this store was not written by abaw align",
         )
-    return key if path.suffix.lower() in JPEG_SUFFIXES else f"{key}.jpg"
+    name = PurePosixPath(path.name)
+    while name.suffix.lower() in JPEG_SUFFIXES:
+        name = name.with_suffix("")
+    plain = path.suffix.lower() in JPEG_SUFFIXES and name.suffix.lower() not in PICTURE_SUFFIXES
+    return key if plain else f"{key}.jpg"
 
 
 def _crops(store: FeatureStore, track_id: str) -> Iterator[tuple[int, bytes]]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from abaw.config import Config, DataConfig
+from abaw.crop_names import crop_number
 from abaw.data.annotations import LabelReader
 from abaw.data.manifest import Manifest, Track, split_side
 from abaw.editions import EDITIONS, read_sample
@@ -23,7 +24,6 @@ from abaw.tasks import TASKS
 
 OK, TOLERABLE, WRONG = "ok", "tolerable", "wrong"
 SOUND_SLACK_S = 0.5  # sound comes in packets and encoders round at both ends: less is nothing to look at
-CROP_SUFFIXES = frozenset({"jpg", "jpeg", "png", "bmp"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Ledger:
         self._images = cfg.data.kind == "images"  # their rows have no numbers that labels or samples could name
         folder = {"videos": cfg.data.videos, "crops": cfg.data.crops}.get(cfg.data.kind)
         self._folder = folder if folder is not None and folder.is_dir() else None
-        self._samples = {} if self._images else _samples(cfg)
+        self._samples = {} if self._images else sample_rows(cfg)
         self._readers = {} if self._images else _readers(cfg.data)
 
     @property
@@ -126,10 +126,11 @@ class Ledger:
         finally:
             self.store.close()  # each file is read once; held open they take half a megabyte each
         self._count_labels(entry, track)
-        if "highest_crop" in facts:
-            entry.crops = Named(facts["highest_crop"], facts["num_crops"])
-        elif self._data.crops is not None and not self._images:
+        if self._data.crops is not None and not self._images:
             entry.crops = _count_crops(self._data.crops / track.track_id)
+        if entry.crops is None and "highest_crop" in facts:  # the crops are elsewhere now
+            entry.crops = Named(facts["highest_crop"], facts["num_crops"])
+        _compare_with_recording(entry, track, facts)
         if entry.frames:
             self._compare(entry)
         self._remark_on_lists(entry, track)
@@ -143,7 +144,8 @@ class Ledger:
             return "not aligned: only a sample file names it, no label file and no list of data.test"
         if self._folder is not None and track.video is None:
             return f"not aligned: no recording of that name in {self._folder}"
-        return "not aligned yet"
+        failure = self.store.notes.get("failures", {}).get(track.track_id)
+        return f"not aligned: {failure}" if failure else "not aligned yet"
 
     def _count_labels(self, entry: Entry, track: Track) -> None:
         for task, reader in self._readers.items():
@@ -199,8 +201,11 @@ def _readers(data: DataConfig) -> dict[str, LabelReader]:
     return {task: LabelReader(data, TASKS[task]) for task in data.annotations if TASKS[task].train_on is None}
 
 
-def _samples(cfg: Config) -> dict[str, dict[str, Named]]:
-    """Task -> track -> rows, of every sample file that [submit] and [submit.<task>] name."""
+def sample_rows(cfg: Config) -> dict[str, dict[str, Named]]:
+    """Task -> track -> rows, of every sample file that [submit] and [submit.<task>] name.
+
+    Raises AbawError for a file that cannot be read.
+    """
     found = {}
     for task in dict.fromkeys([cfg.submit.task, *cfg.submit_tasks]):
         table = cfg.submit_for(task)
@@ -240,7 +245,11 @@ def _read_rows(entry: Entry, store: FeatureStore) -> dict[str, Any]:
         entry.remarks.append(f"the header says {_plural(entry.header_frames, 'frame')}, {entry.frames} decode")
     entry.decode_errors = facts.get("decode_errors")
     if entry.decode_errors:
-        entry.remarks.append(_plural(entry.decode_errors, "decoder complaint"))
+        first = f", the first after {_plural(facts['first_error_row'], 'row')}" if "first_error_row" in facts else ""
+        complaints = _plural(entry.decode_errors, "decoder complaint")
+        entry.tolerable.append(f"{complaints}{first}: what did not decode has no row, so later rows may be early")
+    if facts.get("clock_restarts"):
+        entry.remarks.append(f"the clock starts anew {_plural(facts['clock_restarts'], 'time')}")
     if facts.get("sound") is not None:
         _measure_sound(entry, facts, start_s=float(store.read(name, "time", slice(0, 1))[0]))
     return facts
@@ -264,6 +273,18 @@ def _measure_sound(entry: Entry, facts: dict[str, Any], *, start_s: float) -> No
             entry.remarks.append(f"sound ends {abs(over):.1f} s {'after' if over > 0 else 'before'} the picture")
 
 
+def _compare_with_recording(entry: Entry, track: Track, facts: dict[str, Any]) -> None:
+    """Whether a track's recording is still the one that was aligned, by its size."""
+    if "bytes" not in facts or track.video is None:
+        return
+    try:
+        size = track.video.stat().st_size
+    except OSError:
+        return
+    if size != facts["bytes"]:
+        entry.wrong.append("the recording is another one than was aligned: delete the track's file and align again")
+
+
 def _count_crops(folder: Path) -> Named | None:
     """Crops in a track's folder, by their names; None where there is no folder."""
     try:
@@ -271,12 +292,7 @@ def _count_crops(folder: Path) -> Named | None:
             names = [item.name for item in listing]
     except OSError:
         return None
-    numbers = set()
-    for name in names:
-        stem, _, suffix = name.rpartition(".")
-        if stem.isdecimal() and suffix.lower() in CROP_SUFFIXES:
-            numbers.add(int(stem))
-    numbers.discard(0)
+    numbers = {number for number in map(crop_number, names) if number}
     return Named(max(numbers, default=0), len(numbers))
 
 

@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from abaw.config import DataConfig
+from abaw.crop_names import crop_number
 from abaw.data.collection import list_shards, require_folder, unreadable, walk_files
 from abaw.errors import AbawError, ExitCode
 from abaw.store_header import check_track_id
 
 logger = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".gif", ".m4v", ".ts", ".wmv", ".flv")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".avi", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".gif", ".m4v", ".ts", ".wmv", ".flv"),
+    *(".mts", ".m2ts", ".3gp", ".3g2", ".vob", ".ogv", ".mxf", ".asf", ".m2v", ".divx", ".dv"),
+)
 SPLIT_FOLDERS = {"Train_Set": "train", "Validation_Set": "val"}
 MTL_FILES = {
     "training_set_annotations.txt": "train",
@@ -33,7 +37,6 @@ SIDES = ("left", "right")
 STEM = re.compile(r"^.+-(?P<fps>\d+(?:\.\d+)?)-(?P<width>\d+)x(?P<height>\d+)$")
 DEFAULT_FPS = 30.0
 PERSON = re.compile(r"^(?P<video>.+)_person(?P<number>[1-9]\d*)$")
-CROP = re.compile(r"^\d+\.(jpg|jpeg|png|bmp)$", re.IGNORECASE)
 MAX_NAMED = 5  # folders of one warning that are named
 
 
@@ -68,9 +71,9 @@ def split_person(track_id: str) -> tuple[str, int | None]:
 
 
 def nominal_fps(track_id: str) -> float:
-    """Frames per second written in the stem; 30 where the name does not say."""
+    """Frames per second written in the stem; 30 where the name does not say, or says 0."""
     match = STEM.match(split_side(track_id)[0])
-    return float(match["fps"]) if match else DEFAULT_FPS
+    return float(match["fps"]) or DEFAULT_FPS if match else DEFAULT_FPS
 
 
 class Manifest(Sequence[Track]):
@@ -265,4 +268,4 @@ def _crop_folders(folder: Path, named: Collection[str]) -> dict[str, Path]:
 
 def _holds_crops(folder: Path) -> bool:
     with os.scandir(folder) as entries:
-        return any(CROP.match(entry.name) for entry in entries)
+        return any(crop_number(entry.name) for entry in entries)

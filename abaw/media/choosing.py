@@ -20,13 +20,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
 
-if TYPE_CHECKING:
-    from abaw.media.tracking import Tracklet
+from abaw.media.tracklet import Tracklet
 
 SHARED_TIME = 0.2  # tracklets that share more of the shorter one's rows are two people
 APART = 0.5  # people are side by side when their mean x differ by this share of a face's side
@@ -133,7 +132,8 @@ def _by_looks(faces: list[Tracklet], apart: list[list[int]], *, same: float) -> 
     num_groups = 0
     for place in sorted(described, key=lambda place: (-faces[place].weight, place)):
         looks = np.mean(faces[place].descriptors, axis=0)
-        alike = means[: min(num_groups, MAX_COMPARED)] @ looks
+        # Not `@`: BLAS may split its sums over the cores, so that their last bit would depend on how many there are.
+        alike = np.einsum("nd,d->n", means[: min(num_groups, MAX_COMPARED)], looks)
         alike[[group[other] for other in apart[place] if 0 <= group[other] < MAX_COMPARED]] = -np.inf
         best = int(alike.argmax()) if len(alike) else -1
         if best < 0 or alike[best] < same:

@@ -5,6 +5,7 @@ Keeps memory flat: an hour of video has a gigabyte of crops. Knows nothing of fa
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from array import array
 from collections.abc import Iterator
@@ -26,13 +27,14 @@ class CropFile:
         self._folder = folder or Path(tempfile.gettempdir())
         self._spans = array("q", [0])
         try:
-            self._file: BinaryIO = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+            self._file: BinaryIO = tempfile.TemporaryFile(dir=folder, prefix=".")  # noqa: SIM115
         except OSError as err:
             raise self._error(err) from err
 
     def close(self) -> None:
         """Give the space back."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what is still to be written may not fit, and is not wanted any more
+            self._file.close()
 
     def append(self, data: bytes) -> None:
         """Keep one more crop. Raises AbawError where the disk is full."""

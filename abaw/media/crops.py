@@ -6,24 +6,24 @@ Knows nothing of videos, labels or stores.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from abaw.crop_names import crop_number
 from abaw.errors import AbawError
 from abaw.media.boxes import iou
+from abaw.media.crop_file import CropFile
 from abaw.media.faces import CenterDetector, Detections, FaceDetector
 from abaw.media.following import find_faces
-from abaw.media.images import JPEG_START, blank_rows, decode_picture, read_file
+from abaw.media.images import JPEG_START, blank_rows, decode_picture, read_file, then_closed
 from abaw.media.people import TrackArrays
 from abaw.media.warp import encode_jpeg, template
 from abaw.store import Chunks, Reason
 
-NAME = re.compile(r"^0*(?P<number>[1-9]\d*)\.(jpg|jpeg|png|bmp)$", re.IGNORECASE)
+MAX_NUMBER = 10_000_000  # 92 hours at 30 a second, a gigabyte of rows; larger ones are dates and the like
 
 # A tight crop is searched with some grey around it: detectors miss faces that the picture's edge cuts.
 BORDER = 0.25  # on each side, as a share of the crop's side
@@ -59,15 +59,22 @@ class CropFace(NamedTuple):
 
 
 def read_crops(
-    folder: Path, *, fps: float, min_rows: int = 0, jpeg_quality: int = 95, detector: FaceDetector | None = None
+    folder: Path,
+    *,
+    fps: float,
+    min_rows: int = 0,
+    jpeg_quality: int = 95,
+    detector: FaceDetector | None = None,
+    scratch_dir: Path | None = None,
 ) -> CropTrack:
     """Arrays of a track with a row for every number up to the highest crop or ``min_rows``.
 
-    JPEG files are copied byte for byte, while the arrays are written; other pictures are encoded. ``time`` is nominal
-    (row / fps), ``box`` the whole crop, ``warp`` the identity. ``landmarks`` and ``score`` are the detector's where it
-    finds the crop's face; else, and without a detector, the template's points at the crop's size and 0, and
-    ``template`` is True. A file that is no whole picture is a row with reason DECODE_ERROR. Raises AbawError for a
-    crop that is not square and for a folder without any.
+    JPEG files are kept byte for byte; other pictures are encoded. They wait in an unnamed file in ``scratch_dir`` until
+    ``jpeg`` has been written. ``time`` is nominal (row / fps), ``box`` the whole crop, ``warp`` the identity.
+    ``landmarks`` and ``score`` are the detector's where it finds the crop's face; else, and without a detector, the
+    template's points at the crop's size and 0, and ``template`` is True. A file that is no whole picture is a row with
+    reason DECODE_ERROR. Raises AbawError for a crop that is not square, a number over ten million and a folder without
+    crops.
     """
     files = _numbered(folder)
     if not files:
@@ -78,15 +85,19 @@ def read_crops(
     arrays = blank_rows(num_rows, reason=Reason.MISSING_CROP)
     arrays["time"] = np.arange(num_rows, dtype=np.float64) / fps
     arrays["template"] = np.zeros(num_rows, dtype=bool)
-    lengths = np.zeros(num_rows, dtype=np.int64)
+    kept = np.full(num_rows, -1, dtype=np.int64)
+    kept[list(files)] = np.arange(len(files))
     searched = None if isinstance(detector, CenterDetector) else detector  # which takes any picture for a face
-    for row, path in files.items():
-        lengths[row] = _fill(arrays, row, path, searched, jpeg_quality=jpeg_quality)
-    kept = {row: path for row, path in files.items() if lengths[row]}
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    blocks = _encoded(kept, lengths, jpeg_quality=jpeg_quality)
-    crops: TrackArrays = {**arrays, "jpeg": Chunks(int(offsets[-1]), blocks), "offsets": offsets}
-    return CropTrack(crops, {"num_crops": len(files), "highest_crop": highest})
+    crops = CropFile(scratch_dir)
+    try:
+        for row, path in files.items():
+            crops.append(_fill(arrays, row, path, searched, jpeg_quality=jpeg_quality))
+    except BaseException:
+        crops.close()
+        raise
+    jpeg, offsets = crops.gather(kept)
+    track: TrackArrays = {**arrays, "jpeg": Chunks(jpeg.total, then_closed(crops, jpeg.blocks)), "offsets": offsets}
+    return CropTrack(track, {"num_crops": len(files), "highest_crop": highest})
 
 
 def find_on_crop(image: np.ndarray, detector: FaceDetector) -> CropFace | None:
@@ -128,21 +139,24 @@ def _numbered(folder: Path) -> dict[int, Path]:
         what = f"folder {folder} cannot be read ({error.strerror or error})"
         raise AbawError(what, where=str(folder), fix="make the folder readable, or remove it") from error
     for path in paths:
-        match = NAME.match(path.name)
-        if match:
-            files.setdefault(int(match["number"]) - 1, path)
+        number = crop_number(path.name)
+        if number is not None and number > MAX_NUMBER:
+            what = f"crop {path.name} of {folder.name} has a number over {MAX_NUMBER}"
+            raise AbawError(what, where=str(path), fix="rename it by its frame, from 00001.jpg on, or remove it")
+        if number is not None:
+            files.setdefault(number - 1, path)
     return dict(sorted(files.items()))
 
 
 def _fill(
     arrays: dict[str, np.ndarray], row: int, path: Path, detector: FaceDetector | None, *, jpeg_quality: int
-) -> int:
-    """Fill the row of one crop and give the bytes that it takes; 0 where the file is no whole picture."""
+) -> bytes:
+    """Fill the row of one crop and give its JPEG data; nothing where the file is no whole picture."""
     data = read_file(path)
     image = _square(data, path)
     if image is None:
         arrays["reason"][row] = Reason.DECODE_ERROR
-        return 0
+        return b""
     side = len(image)
     face = None if detector is None else find_on_crop(image, detector)
     arrays["valid"][row], arrays["reason"][row] = True, Reason.VALID
@@ -151,7 +165,7 @@ def _fill(
     arrays["landmarks"][row] = template(side) if face is None else face.landmarks
     arrays["score"][row] = 0 if face is None else face.score
     arrays["template"][row] = face is None
-    return len(_as_jpeg(data, image, jpeg_quality=jpeg_quality))
+    return data if data.startswith(JPEG_START) else encode_jpeg(image, jpeg_quality)
 
 
 def _square(data: bytes, path: Path) -> np.ndarray | None:
@@ -166,20 +180,3 @@ def _square(data: bytes, path: Path) -> np.ndarray | None:
         what = f"crop {path.name} of {path.parent.name} has over 100 million pixels"
         raise AbawError(what, where=str(path), fix='give smaller crops, or take them as pictures: kind = "images"')
     return picture.image
-
-
-def _as_jpeg(data: bytes, image: np.ndarray, *, jpeg_quality: int) -> bytes:
-    return data if data.startswith(JPEG_START) else encode_jpeg(image, jpeg_quality)
-
-
-def _encoded(files: Mapping[int, Path], lengths: np.ndarray, *, jpeg_quality: int) -> Iterator[np.ndarray]:
-    """The crops in order, read again: a track may hold more than should be in memory."""
-    for row, path in files.items():
-        data = read_file(path)
-        if not data.startswith(JPEG_START):
-            image = _square(data, path)
-            data = b"" if image is None else encode_jpeg(image, jpeg_quality)
-        if len(data) != lengths[row]:
-            what = f"crop {path.name} of {path.parent.name} changed while it was read"
-            raise AbawError(what, where=str(path), fix="run the same command again when nothing writes there any more")
-        yield np.frombuffer(data, dtype=np.uint8)

@@ -19,7 +19,7 @@ import numpy as np
 from abaw.errors import AbawError, ExitCode, choose
 from abaw.media.mtcnn_weights import MAX_PROPOSALS, PYRAMID_FACTOR, THRESHOLDS, weights_sha256
 from abaw.media.warp import TEMPLATE_112
-from abaw.weights import WEIGHTS, known_sha256, weight_file
+from abaw.weights import WEIGHTS, known_sha256, readable, weight_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,9 @@ class YunetDetector:
     # OpenCV leaves out what scores less; lower than `min_score`, so that a face is kept through its weak frames.
     SCORE = 0.6
     NMS_IOU = 0.3  # of the published demo
+    # Smaller pictures get black below and right: with a side of up to 32 pixels OpenCV's findings may be infinite and
+    # depend on the picture before.
+    SMALLEST_PX = 64
 
     def __init__(self, options: DetectorOptions) -> None:
         self.short_side_px = options.short_side_px
@@ -143,11 +146,15 @@ class YunetDetector:
         return {"short_side_px": options.short_side_px, "score": YunetDetector.SCORE, "weights_sha256": sha256}
 
     def detect(self, image: np.ndarray) -> Detections:
+        below, right = (max(0, self.SMALLEST_PX - size) for size in image.shape[:2])
+        if below or right:
+            image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT)
         self._net.setInputSize((image.shape[1], image.shape[0]))
         _, found = self._net.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         if found is None:
             return no_faces()
         rows = np.asarray(found, dtype=np.float32)  # x, y, w, h, five points, score
+        rows = rows[np.isfinite(rows).all(axis=1)]
         boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
         return Detections(boxes, rows[:, 4:14].reshape(-1, 5, 2), rows[:, 14])
 
@@ -159,7 +166,9 @@ def yunet_file(options: DetectorOptions) -> Path:
     """The given file, whatever its hash, or the published one, downloaded where needed; AbawError (missing)."""
     if options.weights is None:
         return weight_file("yunet", folder=options.weights_dir, offline=options.offline)
-    if not options.weights.is_file():
+    with readable(options.weights, fix="make it readable, or name another file: align.weights"):
+        there = options.weights.is_file()
+    if not there:
         raise AbawError(
             f"the file of the yunet detector is missing ({options.weights})",
             where="[align] weights",
@@ -290,6 +299,11 @@ def resolve_min_score(name: str, min_score: float) -> float:
 
 def _resolved(entry: DetectorEntry, options: DetectorOptions) -> DetectorOptions:
     return options._replace(short_side_px=options.short_side_px or entry.short_side_px)
+
+
+def detector_licence(name: str) -> str:
+    """Terms of a detector's weights, in words."""
+    return _entry(name).licence
 
 
 def _entry(name: str) -> DetectorEntry:

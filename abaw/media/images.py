@@ -5,7 +5,7 @@ Knows nothing of videos, of how collections are listed, or of how stores are wri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from abaw.errors import AbawError
+from abaw.media.crop_file import CropFile
 from abaw.media.faces import Detections, FaceDetector
 from abaw.media.following import find_faces
 from abaw.media.people import AlignSettings, TrackArrays
@@ -40,34 +41,46 @@ class Picture(NamedTuple):
     reduced: int = 1
 
 
-def align_images(folder: Path, names: Sequence[str], detector: FaceDetector, settings: AlignSettings) -> TrackArrays:
+def align_images(
+    folder: Path,
+    names: Sequence[str],
+    detector: FaceDetector,
+    settings: AlignSettings,
+    *,
+    scratch_dir: Path | None = None,
+) -> TrackArrays:
     """Arrays of a shard: row k is the dominant face of image ``names[k]``, a path below ``folder``.
 
     Every image is a row; without a face of ``min_score`` it is an invalid one (NO_FACE, LOW_SCORE with the box and
     score of what was refused), and DECODE_ERROR where the file is no whole picture. The dominant face is the one with
-    the largest side, which counts half in the corner of the picture. ``time`` is the row number. Raises AbawError for a
-    file that may not be read: a folder that is not there must not pass for thousands of damaged pictures.
+    the largest side, which counts half in the corner of the picture. ``time`` is the row number. The crops wait in an
+    unnamed file in ``scratch_dir`` until ``jpeg`` has been written. Raises AbawError for a file that may not be read: a
+    folder that is not there must not pass for thousands of damaged pictures.
     """
     arrays = blank_rows(len(names), reason=Reason.NO_FACE)
     arrays["time"] = np.arange(len(names), dtype=np.float64)
-    crops: list[bytes] = []
-    for row, name in enumerate(names):
-        path = folder / name
-        data = read_file(path)
-        picture = decode_picture(data) if data else None
-        if picture is None:
-            arrays["reason"][row] = Reason.DECODE_ERROR
-            crops.append(b"")
-        else:
-            crops.append(_align_row(arrays, row, picture, detector, settings))
-    offsets = np.cumsum([0, *map(len, crops)], dtype=np.int64)
-    blocks = [np.frombuffer(crop, dtype=np.uint8) for crop in crops]
+    crops = CropFile(scratch_dir)
+    try:
+        for row, name in enumerate(names):
+            crops.append(_align_file(arrays, row, folder / name, detector, settings))
+    except BaseException:
+        crops.close()
+        raise
+    jpeg, offsets = crops.gather(np.arange(len(names)))
     return {
         **arrays,
-        "jpeg": Chunks(int(offsets[-1]), blocks),
+        "jpeg": Chunks(jpeg.total, then_closed(crops, jpeg.blocks)),
         "offsets": offsets,
         "key": np.array([*names, None], dtype=object)[:-1],  # the None keeps numpy from guessing a type
     }
+
+
+def then_closed(crops: CropFile, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The blocks; the file is closed after the last, or where reading them is given up."""
+    try:
+        yield from blocks
+    finally:
+        crops.close()
 
 
 def blank_rows(num_rows: int, *, reason: Reason) -> dict[str, np.ndarray]:
@@ -80,6 +93,17 @@ def blank_rows(num_rows: int, *, reason: Reason) -> dict[str, np.ndarray]:
         "warp": np.zeros((num_rows, 2, 3), dtype=np.float32),
         "score": np.zeros(num_rows, dtype=np.float32),
     }
+
+
+def _align_file(
+    arrays: dict[str, np.ndarray], row: int, path: Path, detector: FaceDetector, settings: AlignSettings
+) -> bytes:
+    data = read_file(path)
+    picture = decode_picture(data) if data else None
+    if picture is None:
+        arrays["reason"][row] = Reason.DECODE_ERROR
+        return b""
+    return _align_row(arrays, row, picture, detector, settings)
 
 
 def _align_row(

@@ -22,7 +22,7 @@ import numpy as np
 
 from abaw.errors import AbawError, ExitCode
 from abaw.media.faces import FOLLOWS_NONE, Detections, DetectorOptions, no_faces
-from abaw.weights import known_sha256
+from abaw.weights import known_sha256, readable
 
 SCORE = 0.5  # the package's threshold of detection
 STRIDE = 32  # of the coarsest level: the network's input is a multiple of it
@@ -34,6 +34,7 @@ CROP_PX = 112
 # of five other people reached 0.35 at most with w600k_r50 (py-feat, pull request 284).
 SAME = 0.4
 
+UNREADABLE_FIX = 'make the files of the pack readable, or name another: align.pack = "FOLDER"'
 PACK_FIX = """\
 get the pack buffalo_l (github.com/deepinsight/insightface, release model-zoo; its weights are for non-commercial
 research only), unpack it and set align.pack = "models/buffalo_l", or use detector = "mtcnn\""""
@@ -49,19 +50,27 @@ class PackFiles(NamedTuple):
 def pack_files(pack: Path | None) -> PackFiles:
     """The detection and the recognition model of a pack, told from their inputs and outputs as the package does.
 
-    Raises AbawError (missing) where the folder, the package, or every model is missing, or a file is no model.
+    Raises AbawError (missing) where the folder, the package, or every model is missing, or a file is no model or may
+    not be read.
     """
-    if pack is None or not pack.is_dir():
+    if pack is None or not _is_folder(pack):
         raise _missing(f"the insightface model pack is missing ({pack or 'none given'})")
     _require_package()
-    files = sorted(pack.glob("*.onnx"))
+    with readable(pack, fix=UNREADABLE_FIX):
+        files = sorted(file for file in pack.iterdir() if file.suffix == ".onnx")
     if not files:
         raise _missing(f"the insightface model pack {pack} holds no .onnx file")
     kinds: dict[str, Path] = {}
     for file in files:
-        kind = _kind(file, file.stat().st_mtime_ns)
+        with readable(file, fix=UNREADABLE_FIX):
+            kind = _kind(file, file.stat().st_mtime_ns)
         kinds.setdefault(kind, file)
     return PackFiles(kinds.get("detection"), kinds.get("recognition"))
+
+
+def _is_folder(pack: Path) -> bool:
+    with readable(pack, fix=UNREADABLE_FIX):
+        return pack.is_dir()
 
 
 def check_detector(options: DetectorOptions) -> None:
@@ -205,7 +214,7 @@ def _insightface(name: str) -> ModuleType:
 
 
 def _require_package() -> None:
-    for name in ("insightface", "onnx"):
+    for name in ("insightface", "onnx", "onnxruntime"):
         if importlib.util.find_spec(name) is None:
             raise _no_package(f"no module named {name}")
 

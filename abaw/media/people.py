@@ -20,7 +20,8 @@ from abaw.media.faces import Detections, FaceDetector
 from abaw.media.following import FrameFaces, PreparedFrame, follow_faces, prepare_frames
 from abaw.media.identity import Embedder
 from abaw.media.prefetch import prefetch
-from abaw.media.tracking import Linker, Tracklet
+from abaw.media.tracking import Linker
+from abaw.media.tracklet import Tracklet
 from abaw.media.video import VideoReader
 from abaw.media.warp import Aligner, encode_jpeg, warp_face
 from abaw.store import Chunks, Reason
@@ -51,7 +52,6 @@ class VideoFaces:
     people: list[Chosen]
     fps: float
     facts: dict[str, Any]
-    first_error: str
     candidates: _Candidates
 
     def __len__(self) -> int:
@@ -80,24 +80,26 @@ def align_video(
     settings: AlignSettings,
     *,
     embedder: Embedder | None = None,
+    two_people: bool = False,
     all_faces: bool = False,
     scratch_dir: Path | None = None,
 ) -> VideoFaces:
     """Find, follow and crop the faces of a video; one track for each entry of ``sides``.
 
-    With ``all_faces`` there is one for each person instead, strongest first, and at least one. ``embedder`` tells
-    people apart over cuts. Crops of all candidates wait in an unnamed file in ``scratch_dir``, so that memory does not
-    grow with them. Raises AbawError where the video cannot be read or has no frame.
+    ``two_people``: the recording has tracks of two, whichever are asked for now; while one is missing it is searched
+    more often. With ``all_faces`` there is one for each person instead, strongest first, and at least one. ``embedder``
+    tells people apart over cuts. Crops of all candidates wait in an unnamed file in ``scratch_dir``, so that memory
+    does not grow with them. Raises AbawError where the video cannot be read or has no frame.
     """
     crops = CropFile(scratch_dir)
     try:
         with VideoReader(path) as reader:
             candidates = _Candidates(Linker(fps=reader.fps), crops, settings, embedder)
-            people = 2 if all_faces or any(sides) else 1  # a side is only named where there are two
+            people = 2 if all_faces or two_people or any(sides) else 1  # a side is only named where there are two
             for found in _decoded_faces(reader, detector, redetect=settings.redetect, people=people):
                 candidates.add(found)
             chosen = candidates.people(fps=reader.fps) if all_faces else [candidates.person(side) for side in sides]
-            return VideoFaces(chosen, reader.fps, _facts(reader, candidates), reader.first_error, candidates)
+            return VideoFaces(chosen, reader.fps, _facts(reader, candidates), candidates)
     except BaseException:
         crops.close()
         raise
@@ -107,11 +109,15 @@ def _facts(reader: VideoReader, candidates: _Candidates) -> dict[str, Any]:
     """What the file says of itself, beside what was decoded; seconds on the container's clock."""
     times = candidates.times
     facts: dict[str, Any] = {
+        "bytes": reader.num_bytes,
         "header_frames": int(reader.header_frames),
         "decode_errors": reader.errors,
+        "clock_restarts": reader.clock_restarts,
         "duration_s": round(times[-1] - times[0] + 1 / reader.fps, 6),
         "sound": reader.sound is not None,
     }
+    if reader.first_error_row is not None:
+        facts["first_error_row"] = reader.first_error_row
     if reader.sound is not None:
         facts |= {"sound_start_s": round(reader.sound[0], 6), "sound_end_s": round(reader.sound[1], 6)}
     return facts

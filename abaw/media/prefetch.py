@@ -16,7 +16,7 @@ def prefetch(
     """The same items in the same order, made by a thread while the caller works on earlier ones.
 
     At most ``depth`` items wait, and no more than ``max_bytes`` by ``size_of`` (one item always may). What the
-    iterator raises is raised here. Closing the generator stops the thread and closes the iterator.
+    iterator raises, or its closing, is raised here. Closing the generator stops the thread and closes the iterator.
     """
     queue: _Queue[T] = _Queue(depth, max_bytes, size_of)
     thread = threading.Thread(target=queue.fill, args=(items,), daemon=True)
@@ -38,20 +38,24 @@ class _Queue(Generic[T]):
         self._error: BaseException | None = None
 
     def fill(self, items: Iterable[T]) -> None:
-        iterator = iter(items)
+        try:
+            self._put_all(iter(items))
+        except BaseException as err:
+            self._error = err
+        finally:  # whatever went wrong: a reader that is not told waits for ever
+            with self._changed:
+                self._done = True
+                self._changed.notify_all()
+
+    def _put_all(self, iterator: Iterator[T]) -> None:
         try:
             for item in iterator:
                 if not self._put(item):
                     break
-        except BaseException as err:
-            self._error = err
         finally:
             close = getattr(iterator, "close", None)
             if close is not None:
                 close()
-            with self._changed:
-                self._done = True
-                self._changed.notify_all()
 
     def _put(self, item: T) -> bool:
         size = self._size_of(item)

@@ -22,6 +22,8 @@ from abaw.media.container import Damage, open_container
 FALLBACK_FPS = 25.0
 # A frame whose time is not after the previous one's is put this share of a nominal frame after it.
 TIE_STEP = 0.1
+# A clock that goes back by more starts anew: recordings were put one after the other, or a counter wrapped.
+CLOCK_JUMP_S = 1.0
 # A rate that was rounded to a whole number differs by less than this share.
 ROUNDING = 0.02
 
@@ -42,10 +44,12 @@ class VideoReader:
     """One pass over the frames of a file; ``errors``, ``first_error`` and ``sound`` are complete after the last frame.
 
     ``sound`` is start and end of the sound in seconds of the same clock, by its packets; None where there is none.
+    ``first_error_row`` is the number of rows before the decoder's first complaint.
 
     Times are the presentation times of the container (start offset kept, the same clock as the sound), made
     strictly increasing: a missing time is the previous one plus ``1 / fps``, one that does not increase is the
-    previous one plus a tenth of that. Packets that do not decode give no row and are counted, as in a plain
+    previous one plus a tenth of that. Where the clock starts anew it goes on instead, for picture and sound alike;
+    ``clock_restarts`` counts these places. Packets that do not decode give no row and are counted, as in a plain
     decode. Raises AbawError where the file cannot be opened, has no picture, or yields no frame, and where its disk
     fails on the way.
     """
@@ -55,11 +59,15 @@ class VideoReader:
         self.num_rows = 0
         self._damage = Damage(self.path)
         self._container = open_container(self.path, kind="video")
+        self.num_bytes = self.path.stat().st_size
         self._converter = VideoReformatter()  # one for all frames; of its own a frame sets up threads for itself
         self._upright: Upright | None = None
         self._stream = _picture_stream(self._container, self.path)
         self._sound_stream = next(iter(self._container.streams.audio), None)
         self.sound: tuple[float, float] | None = None
+        self.clock_restarts = 0
+        self.first_error_row: int | None = None
+        self._shift_s = self._sound_shift_s = 0.0
         self._stream.codec_context.thread_count = threads
         if threads == 1:
             self._stream.thread_type = "NONE"
@@ -108,7 +116,7 @@ class VideoReader:
             except (StopIteration, EOFError):
                 return
             except (av.error.FFmpegError, OSError) as err:  # the container breaks off
-                self._damage.note(err)
+                self._note(err)
                 yield from self._flush()
                 return
             if packet.stream is not self._stream:
@@ -119,13 +127,21 @@ class VideoReader:
             except EOFError:
                 return
             except av.error.FFmpegError as err:
-                self._damage.note(err)
+                self._note(err)
+
+    def _note(self, err: object) -> None:
+        self._damage.note(err)
+        if self.first_error_row is None:
+            self.first_error_row = self.num_rows
 
     def _hear(self, packet: av.Packet) -> None:
         """Note the span of a packet of sound; it is not decoded."""
         if packet.pts is None or packet.time_base is None:
             return
-        start = float(packet.pts * packet.time_base)
+        start = float(packet.pts * packet.time_base) + self._sound_shift_s
+        if self.sound is not None and start < self.sound[1] - CLOCK_JUMP_S:
+            self._sound_shift_s += self.sound[1] - start
+            start = self.sound[1]
         end = start + float((packet.duration or 0) * packet.time_base)
         first, last = self.sound or (start, end)
         self.sound = (min(first, start), max(last, end))
@@ -135,23 +151,28 @@ class VideoReader:
         try:
             yield from self._stream.codec_context.decode(None)
         except (av.error.FFmpegError, EOFError) as err:
-            self._damage.note(err)
+            self._note(err)
 
     def _time_after(self, previous: float | None, time: float | None) -> float:
         if previous is None:
             return 0.0 if time is None else float(time)
         if time is None:
             return previous + 1 / self.fps
-        return float(time) if time > previous else previous + TIE_STEP / self.fps
+        time = float(time) + self._shift_s
+        if time < previous - CLOCK_JUMP_S:
+            self._shift_s += previous + 1 / self.fps - time
+            self.clock_restarts += 1
+            return previous + 1 / self.fps
+        return time if time > previous else previous + TIE_STEP / self.fps
 
     def _image(self, frame: av.VideoFrame) -> np.ndarray | None:
         if frame.is_corrupt:
-            self._damage.note("the decoder marks a frame as corrupt")
+            self._note("the decoder marks a frame as corrupt")
             return None
         try:
             image = self._converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         except (av.error.FFmpegError, ValueError) as err:
-            self._damage.note(err)
+            self._note(err)
             return None
         if self._upright is None:
             # Once: a frame whose side data was looked at is kept until Python looks for cycles, and frames pile up.

@@ -17,6 +17,8 @@ TEMPLATE_112 = np.array(
     dtype=np.float64,
 )
 FULL_CHROMA = 0x111111
+MAX_SIDE = 32_766  # of a picture that cv2.warpAffine takes: it counts pixels in 16 bits
+SPARE_PX = 3  # kept around what the warp shows: bilinear sampling looks at the next pixel
 
 
 def template(size_px: int, *, margin: float = 0.0) -> np.ndarray:
@@ -74,6 +76,8 @@ def warp_face(image: np.ndarray, warp: np.ndarray, size_px: int) -> np.ndarray:
     Bilinear; where the face is over twice as large as the crop it is sampled more densely first and averaged, so
     that nothing aliases.
     """
+    if max(image.shape[:2]) > MAX_SIDE:
+        image, warp = _shown_part(image, warp, size_px)
     scale = float(np.sqrt(abs(np.linalg.det(warp[:, :2]))))
     fold = int(np.clip(1 / max(scale, 1e-6), 1, 8))
     if fold < 2:
@@ -82,6 +86,19 @@ def warp_face(image: np.ndarray, warp: np.ndarray, size_px: int) -> np.ndarray:
     dense[:, 2] += (fold - 1) / 2  # pixel centres, not corners, correspond
     large = cv2.warpAffine(image, dense, (size_px * fold, size_px * fold), flags=cv2.INTER_LINEAR)
     return cv2.resize(large, (size_px, size_px), interpolation=cv2.INTER_AREA)
+
+
+def _shown_part(image: np.ndarray, warp: np.ndarray, size_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """The part of a picture that the crop shows, thinned out where that is too large as well, and the warp from it."""
+    back = cv2.invertAffineTransform(np.asarray(warp, np.float64))
+    corners = np.array([(x, y) for x in (-1, size_px) for y in (-1, size_px)]) @ back[:, :2].T + back[:, 2]
+    last = np.array([image.shape[1], image.shape[0]]) - 1
+    low = np.clip(np.floor(corners.min(axis=0)) - SPARE_PX, 0, last).astype(int)
+    high = np.clip(np.ceil(corners.max(axis=0)) + SPARE_PX, 0, last).astype(int)
+    step = (high - low) // MAX_SIDE + 1
+    columns, rows = (slice(a, b + 1, c) for a, b, c in zip(low, high, step, strict=True))
+    shift = warp[:, :2] @ low + warp[:, 2]
+    return np.ascontiguousarray(image[rows, columns]), np.column_stack([warp[:, :2] * step, shift])
 
 
 def align_face(

@@ -163,9 +163,11 @@ def _tracks(cfg: Config, faces: FeatureStore) -> list[Track]:
 def _with_people(tracks: Sequence[Track], faces: FeatureStore) -> list[Track]:
     """The tracks that the store holds; of a video whose every face was kept, one for each person."""
     videos = {track.video.stem: track.video for track in tracks if track.video is not None}
+    found = [track for track in tracks if track.track_id in faces]
+    if not faces.header.settings.get("all_faces"):  # a name that ends like a person's is a recording's own
+        return found
     people = [(name, *split_person(name)) for name in faces.track_ids()]
     known = {track.track_id for track in tracks}
-    found = [track for track in tracks if track.track_id in faces]
     found += [Track(name, videos.get(base), {}) for name, base, number in people if number and name not in known]
     return found
 

@@ -19,12 +19,11 @@ from abaw.store import FeatureStore
 from tests.unit.conftest import write_video
 
 pytestmark = pytest.mark.slow
-KILLS = 8
+FRAMES = range(180, 500, 40)  # of each video
+KILLS = len(FRAMES)
+KILLS_BEFORE = 2  # are aimed before the first publish; the others at one publish each, seen in the folder
 SEED = 1
-# Of the kills that are aimed before the first publish; the others are aimed after it.
-SHARE_BEFORE = 0.15
 MIN_BETWEEN = 0.5
-FRAMES = range(250, 650, 50)  # of each video
 TOML = '[data]\nvideos = "videos"\n[run]\nworkers = 2\n[align]\ndetector = "center"\n'
 TIMEOUT_S = 120
 
@@ -35,6 +34,11 @@ class Course(NamedTuple):
     files: dict[str, bytes]
     first_s: float
     last_s: float
+
+    @property
+    def step_s(self) -> float:
+        """Mean time from one publish to the next."""
+        return (self.last_s - self.first_s) / (len(self.files) - 1)
 
 
 @pytest.fixture(scope="module")
@@ -85,26 +89,26 @@ def whole(videos, tmp_path_factory) -> Course:
     return Course(published(folder), *times)
 
 
-def kill_at(folder: Path, process: subprocess.Popen, whole: Course, chance: random.Random) -> str:
-    """Kill the process and its workers at a random moment; says where in its course that was."""
-    if chance.random() < SHARE_BEFORE:
-        time.sleep(chance.random() * whole.first_s)
-    else:
-        wait_for_tracks(folder, 1, process)
-        time.sleep(chance.random() * (whole.last_s - whole.first_s))
+def kill_after(folder: Path, process: subprocess.Popen, count: int, delay_s: float) -> str:
+    """Kill the process and its workers so long after so many publishes; says where in its course that was."""
+    wait_for_tracks(folder, count, process)
+    time.sleep(delay_s)
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(TIMEOUT_S)
-    count = num_published(folder)
-    return "before the first" if count == 0 else "between" if count < len(whole.files) else "after the last"
+    there = num_published(folder)
+    return "before the first" if there == 0 else "between" if there < len(FRAMES) else "after the last"
 
 
 def test_a_run_killed_at_any_moment_and_run_again_gives_the_same_files(videos, whole, tmp_path, capsys):
     chance = random.Random(SEED)
+    counts = [0] * KILLS_BEFORE + chance.sample(range(1, len(FRAMES)), KILLS - KILLS_BEFORE)
     moments = Counter({"before the first": 0, "between": 0, "after the last": 0})
-    for number in range(KILLS):
+    for number, count in enumerate(counts):
         folder = tmp_path / str(number)
-        moments[kill_at(folder, start(folder, videos), whole, chance)] += 1
+        # Half a step at most: this run may be faster than the one that was timed.
+        delay_s = chance.random() * (whole.step_s / 2 if count else whole.first_s)
+        moments[kill_after(folder, start(folder, videos), count, delay_s)] += 1
         left = published(folder)
         assert left == {name: whole.files[name] for name in left}, f"kill {number} left a file that is not whole"
         assert start(folder, videos).wait(TIMEOUT_S) == 0

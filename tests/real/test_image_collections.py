@@ -36,13 +36,13 @@ def rows(real_data, detector) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def arrays(real_data, detector, rows):
-    return align_images(real_data / "images", list(rows), detector, AlignSettings())
+    arrays = align_images(real_data / "images", list(rows), detector, AlignSettings())
+    return arrays | {"jpeg": np.concatenate(list(arrays["jpeg"].blocks))}
 
 
 def crop_of(arrays, row: int) -> np.ndarray:
     start, end = arrays["offsets"][row : row + 2]
-    data = np.concatenate(list(arrays["jpeg"].blocks))[start:end]
-    return cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+    return cv2.imdecode(arrays["jpeg"][start:end], cv2.IMREAD_COLOR)[..., ::-1]
 
 
 def test_all_photographs_are_rows_of_one_shard(arrays, rows):

@@ -9,6 +9,7 @@ import sys
 import time
 import weakref
 
+import h5py
 import numpy as np
 import pytest
 
@@ -342,6 +343,16 @@ def test_text_is_read_as_it_was_written(tmp_path):
     assert store.read("t", "key", slice(2, 3)).tolist() == names[2:]
 
 
+def test_damaged_text_is_a_damaged_file(tmp_path):
+    store = FeatureStore.create(tmp_path / "s", RAGGED)
+    rows = {"valid": np.ones(2, bool), "key": np.array(["ab", "cd"]), "jpeg": np.zeros(0, np.uint8)}
+    store.write("t", rows, fps=1)
+    with h5py.File(store.track_path("t"), "r+") as file:
+        file["key"][1] = b"\xff\xfe"  # 0xff never is UTF-8
+    with pytest.raises(AbawError, match="not a readable track file"):
+        store.read("t", "key")
+
+
 def test_facts_are_kept_with_the_track(tmp_path):
     store = FeatureStore.create(tmp_path / "s", RAGGED)
     rows = {"valid": np.ones(0, bool), "key": np.array([], str), "jpeg": np.zeros(0, np.uint8)}
@@ -349,3 +360,35 @@ def test_facts_are_kept_with_the_track(tmp_path):
     store.write("silent", rows, fps=25)
     assert store.facts("told") == {"sound": True, "header_frames": 98, "sound_end_s": 3.2}
     assert store.facts("silent") == {}
+
+
+FULL_DISK = """
+import resource, sys
+import numpy as np
+from pathlib import Path
+from abaw.errors import AbawError
+from abaw.store import ArraySpec, FeatureStore, StoreHeader
+store = FeatureStore.create(Path(sys.argv[1]), StoreHeader("visual", "x", {"features": ArraySpec("float16", (3,))}, {}))
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+rows = {"valid": np.ones(100_000, bool), "features": np.ones((100_000, 3), np.float16)}
+try:
+    store.write("a", rows, fps=25)
+except AbawError as error:
+    print(error.what)
+"""
+
+
+def test_a_file_that_does_not_fit_is_an_error_of_ours_and_not_a_crash_at_exit(tmp_path):
+    """HDF5 that cannot write its last bytes takes the process down when that ends."""
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path / "s")], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "a.h5 could not be written" in done.stdout
+    assert [path.name for path in (tmp_path / "s").iterdir()] == ["store.json"]
+
+
+def test_notes_of_two_runs_are_kept_together(tmp_path):
+    one = FeatureStore.create(tmp_path / "s", make_header())
+    two = FeatureStore.open(tmp_path / "s")
+    one.note("failures", {"a": "broken", "b": "broken"})
+    two.note("failures", {"c": "broken", "b": None})
+    assert FeatureStore.open(tmp_path / "s").notes == {"failures": {"a": "broken", "c": "broken"}}

@@ -295,6 +295,38 @@ def test_files_are_kept_in_the_users_cache_by_default(offer, tmp_path, monkeypat
     assert weight_file("tiny") == tmp_path / ".cache" / "abaw" / "tiny.onnx"
 
 
+def test_a_folder_that_may_not_be_looked_at_says_what_to_set(offer):
+    offer("https://example.org/tiny")
+    error = refusal(Path("x" * 300))
+    assert "cannot be read (File name too long)" in error.what
+    assert "run.weights_dir" in error.fix
+
+
+def test_a_file_that_may_not_be_read_is_named(offer, tmp_path, monkeypatch):
+    """The system's refusal is staged: the superuser may read everything."""
+    offer("https://example.org/tiny")
+    (tmp_path / "tiny.onnx").write_bytes(CONTENT)
+
+    def refuse(path, *args):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    error = refusal(tmp_path)
+    assert "tiny.onnx cannot be read (Permission denied)" in error.what
+    assert error.where == str(tmp_path / "tiny.onnx")
+
+
+def test_without_a_home_folder_the_message_says_what_to_set(offer, monkeypatch):
+    """A user without HOME and without an entry in the system's list of users is staged."""
+    offer("https://example.org/tiny")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    with pytest.raises(AbawError, match="home directory") as caught:
+        weight_file("tiny", offline=True)
+    assert caught.value.code == ExitCode.MISSING
+    assert "run.weights_dir" in caught.value.fix
+
+
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_every_entry_is_complete(name):
     entry = WEIGHTS[name]

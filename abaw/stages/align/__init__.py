@@ -19,12 +19,12 @@ from abaw import console, executors
 from abaw.config import Config
 from abaw.console import Failure, Summary
 from abaw.data.collection import Shard, check_keys, list_shards
-from abaw.data.export_crops import export_crops
+from abaw.data.export_crops import export_crops, prepare_export
 from abaw.data.manifest import Manifest, Track, media_folder, split_person
 from abaw.errors import AbawError
 from abaw.executors import TrackResult
 from abaw.stages.align.known_rows import known_rows
-from abaw.stages.align.plan import Plan, build_header, make_plan, prepare
+from abaw.stages.align.plan import Plan, build_header, describe_detector, make_plan, prepare
 from abaw.stages.align.unit import align_unit
 from abaw.store import FeatureStore, StoreHeader
 
@@ -37,11 +37,15 @@ Unit = list[Track] | list[Shard]
 
 @dataclass(frozen=True)
 class Work:
-    """Units to align, the tracks that have no recording, and how many shards a collection of images has."""
+    """Units to align, and the tracks that have no recording.
+
+    ``num_shards`` of a collection of images; ``two_people`` are the recordings that hold tracks of two.
+    """
 
     units: list[Unit]
     lost: list[str]
     num_shards: int = 0
+    two_people: frozenset[Path] = frozenset()
 
     def names(self) -> list[str]:
         """Track names of all units."""
@@ -66,21 +70,21 @@ def run(
     """
     executors.refuse_overwrite_of_parts(overwrite=overwrite, shard=shard, limit=limit, store=cfg.faces_store)
     work = _work(cfg, limit=limit, shard=shard)
-    tracks = [item for unit in work.units for item in unit if isinstance(item, Track)]
-    plan = make_plan(cfg, min_rows=known_rows(cfg, tracks) if cfg.data.kind == "crops" else {})
+    plan = make_plan(cfg, min_rows=_min_rows(cfg, work), two_people=work.two_people)
     header = build_header(plan)
+    finished = set() if overwrite else _finished(plan, header, work)
     if dry_run:
-        return _dry_summary(plan, header, work)
-    store = FeatureStore.create(plan.store, header, overwrite=overwrite)
-    finished = _finished(plan, store.track_ids())
-    _require_same_images(store, work, finished)
+        return _dry_summary(plan, work, finished)
     todo = [left for unit in work.units if (left := [item for item in unit if item.track_id not in finished])]
-    _warn_of_short(store, plan)
     if todo:
-        prepare(plan)
+        prepare(plan)  # before the store is there: what is missing must not tie it to these settings
+    if export is not None:
+        prepare_export(export)
+    store = FeatureStore.create(plan.store, header, overwrite=overwrite)
+    _warn_of_short(store, plan)
     started = time.monotonic()
     results = _run(todo, plan, workers=executors.num_workers(cfg.run.workers), strict=strict)  # type: ignore[arg-type]
-    summary = _summary(store, results, work=work, seconds=time.monotonic() - started)
+    summary = _summary(store, results, plan=plan, work=work, seconds=time.monotonic() - started)
     return summary if export is None else _exported(summary, store, plan, work, export)
 
 
@@ -89,15 +93,17 @@ def _work(cfg: Config, *, limit: int | None, shard: str | None) -> Work:
     if cfg.data.kind == "images":
         shards = list_shards(media_folder(cfg.data)[0])
         return Work(executors.shard([[one] for one in shards[:limit]], shard), [], num_shards=len(shards))
-    tracks = [_own_media(track, kind=cfg.data.kind) for track in Manifest.from_config(cfg.data)][:limit]
+    everyone = Manifest.from_config(cfg.data)
+    tracks = [_own_media(track, kind=cfg.data.kind) for track in everyone][:limit]
     units = group_by_video([track for track in tracks if track.video is not None])
+    if not units:
+        _refuse_no_media(cfg)
     if cfg.align.all_faces:
         units = [[_whole_video(unit[0])] for unit in units]
-    mine = executors.shard(units, shard)
-    lost = [track.track_id for track in tracks if track.video is None] if shard in (None, "1/1") else []
-    if not mine:
-        _refuse_no_media(cfg)
-    return Work(list(mine), lost)
+    lost = executors.shard([track.track_id for track in tracks if track.video is None], shard)
+    # Whatever part of them is asked for now: a track's rows must not depend on that.
+    two_people = frozenset(track.video for track in everyone if track.side is not None and track.video is not None)
+    return Work(list(executors.shard(units, shard)), lost, two_people=two_people)
 
 
 def group_by_video(tracks: Sequence[Track]) -> list[list[Track]]:
@@ -130,11 +136,29 @@ def _refuse_no_media(cfg: Config) -> None:
     )
 
 
-def _finished(plan: Plan, names: Sequence[str]) -> set[str]:
-    """Names of what is done: of videos whose every face is kept, those that have their first person."""
-    if not plan.all_faces:
-        return set(names)
-    return {split_person(name)[0] for name in names if split_person(name)[1] == 1}
+def _min_rows(cfg: Config, work: Work) -> dict[str, int]:
+    """Rows that files name for tracks of crops; for others the frames decide."""
+    if cfg.data.kind != "crops":
+        return {}
+    return known_rows(cfg, [item for unit in work.units for item in unit if isinstance(item, Track)])
+
+
+def _finished(plan: Plan, header: StoreHeader, work: Work) -> set[str]:
+    """Names of what is done. Raises AbawError for a store of other settings or of a collection that has changed."""
+    names = FeatureStore.finished(plan.store, header)
+    if not names:
+        return set()
+    store = FeatureStore.open(plan.store, kind="faces")
+    if plan.all_faces:
+        names = {video for video, number in map(split_person, names) if number == 1 and _whole(store, video)}
+    _require_same_images(store, work, names)
+    return names
+
+
+def _whole(store: FeatureStore, video: str) -> bool:
+    """Whether every person of a video is there."""
+    num_people = store.facts(f"{video}_person1").get("people", 1)
+    return all(f"{video}_person{number}" in store for number in range(1, num_people + 1))
 
 
 def _require_same_images(store: FeatureStore, work: Work, finished: set[str]) -> None:
@@ -171,14 +195,14 @@ def _run(units: list[Unit], plan: Plan, *, workers: int, strict: bool) -> list[T
 
 
 # -- what is said of it ------------------------------------------------------------------------------------------------
-def _dry_summary(plan: Plan, header: StoreHeader, work: Work) -> Summary:
-    names, known = work.names(), _finished(plan, sorted(FeatureStore.finished(plan.store, header)))
-    todo = [name for name in names if name not in known]
+def _dry_summary(plan: Plan, work: Work, finished: set[str]) -> Summary:
+    names = work.names()
+    todo = [name for name in names if name not in finished]
     lines = [("to do", f"{len(todo)} tracks"), ("done", f"{len(names) - len(todo)} tracks"), ("store", str(plan.store))]
-    return Summary("align", lines, data={"todo": todo, "done": [name for name in names if name in known]})
+    return Summary("align", lines, data={"todo": todo, "done": [name for name in names if name in finished]})
 
 
-def _summary(store: FeatureStore, results: list[TrackResult], *, work: Work, seconds: float) -> Summary:
+def _summary(store: FeatureStore, results: list[TrackResult], *, plan: Plan, work: Work, seconds: float) -> Summary:
     done = [result for result in results if result.status == "done"]
     failed = [Failure(result.track_id, result.message, bug=result.bug) for result in results if result.status != "done"]
     failed += [Failure(name, "no recording of that name") for name in work.lost]
@@ -186,29 +210,54 @@ def _summary(store: FeatureStore, results: list[TrackResult], *, work: Work, sec
     rows = sum(reasons.values())
     counts = executors.describe_reasons(reasons, valid="with a face") or "nothing new"
     damaged = {r.track_id: r.info["decode_errors"] for r in done if r.info.get("decode_errors")}
-    if damaged:
-        store.note("decode_errors", {**store.notes.get("decode_errors", {}), **damaged})
+    _note(store, results, damaged, plan)
     rate = f" ({rows / seconds:.0f} rows/s)" if done and seconds > 0 else ""
-    tracks = sum(result.info.get("tracks", 1) for result in done)
+    people = sum(result.info.get("tracks", 1) for result in done)
+    aligned = f"{len(done)} aligned with {people} people" if plan.all_faces else f"{len(done)} aligned"
     already = len(work.names()) - len(results)
     lines = [
-        ("tracks", f"{tracks} aligned, {already} already there, {len(failed)} failed"),
+        ("videos" if plan.all_faces else "tracks", f"{aligned}, {already} already there, {len(failed)} failed"),
         ("rows", f"{rows} in {seconds:.1f} s{rate}: {counts}"),
+        ("with", describe_detector(plan)),
         ("store", str(store.path)),
     ]
     if damaged:
         lines.append(("damaged", f"{len(damaged)} videos decode only in part: {', '.join(list(damaged)[:5])}"))
     lines.append(("next", "abaw check, then abaw pretrain or abaw extract-audio"))
-    data = {"store": str(store.path), "tracks": tracks, "rows": rows, "reasons": reasons, "damaged": list(damaged)}
+    data = {"store": str(store.path), "tracks": people, "rows": rows, "reasons": reasons, "damaged": list(damaged)}
     return Summary("align", lines, failed=failed, data=data)
 
 
+def _note(store: FeatureStore, results: list[TrackResult], damaged: dict[str, int], plan: Plan) -> None:
+    """Keep what `abaw check` tells of tracks that failed, until they are done."""
+    failures = {result.track_id: result.message if result.status != "done" else None for result in results}
+    known = store.notes.get("failures", {})
+    news = {name: text for name, text in failures.items() if text is not None or name in known}
+    notes: dict[str, Any] = {"decode_errors": damaged, "failures": news}
+    notes |= {"device": plan.options.device} if results and store.notes.get("device") != plan.options.device else {}
+    try:
+        for key, value in notes.items():
+            if value:
+                store.note(key, value)
+    except AbawError as error:  # a full disk, perhaps: what is done must still be told
+        logger.warning("%s", error.what)
+
+
 def _exported(summary: Summary, store: FeatureStore, plan: Plan, work: Work, folder: Path) -> Summary:
-    """Write the crops of this run's finished tracks to ``folder``, and say so."""
+    """Write the crops of this run's finished tracks to ``folder``, and say so; a track that cannot be is a failure."""
     mine = set(work.names())
-    names = [name for name in store.track_ids() if (split_person(name)[0] if plan.all_faces else name) in mine]
-    counts = export_crops(store, names, folder)
-    text = f"{counts.crops} crops of {counts.written} tracks to {folder}, {counts.already} tracks already there"
+    written = already = crops = 0
+    failed = list(summary.failed)
+    for name in store.track_ids():
+        if (split_person(name)[0] if plan.all_faces else name) not in mine:
+            continue
+        try:
+            counts = export_crops(store, [name], folder)
+        except AbawError as error:
+            failed.append(Failure(name, f"{error.what} (fix: {error.fix})"))
+            continue
+        written, already, crops = written + counts.written, already + counts.already, crops + counts.crops
+    text = f"{crops} crops of {written} tracks to {folder}, {already} tracks already there"
     lines = [*summary.lines[:-1], ("export", text), summary.lines[-1]]
-    data: dict[str, Any] = {**summary.data, "export": {"folder": str(folder), "tracks": counts.written}}
-    return replace(summary, lines=lines, data=data)
+    data: dict[str, Any] = {**summary.data, "export": {"folder": str(folder), "tracks": written}}
+    return replace(summary, lines=lines, failed=failed, data=data)

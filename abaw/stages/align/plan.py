@@ -11,9 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from abaw.config import Config
+from abaw.errors import AbawError, ExitCode
 from abaw.media import following, tracking
 from abaw.media.crops import CROP_SETTINGS
-from abaw.media.faces import DetectorOptions, detector_settings, prepare_detector, resolve_min_score
+from abaw.media.faces import (
+    DetectorOptions,
+    detector_licence,
+    detector_settings,
+    prepare_detector,
+    resolve_min_score,
+)
 from abaw.media.identity import embedder_settings, prepare_embedder
 from abaw.media.images import IMAGE_SETTINGS
 from abaw.media.people import AlignSettings
@@ -40,7 +47,10 @@ OWN_ARRAYS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a worker needs; small and picklable. ``min_rows`` holds the rows that files give tracks of crops."""
+    """Everything a worker needs; small and picklable.
+
+    ``min_rows`` holds the rows that files give tracks of crops, ``two_people`` the recordings that hold tracks of two.
+    """
 
     kind: str
     store: Path
@@ -50,11 +60,19 @@ class Plan:
     all_faces: bool
     detect_on_crops: bool
     min_rows: Mapping[str, int]
+    two_people: frozenset[Path]
 
 
-def make_plan(cfg: Config, *, min_rows: Mapping[str, int]) -> Plan:
-    """The plan of a configuration. Raises AbawError for a device that is not there or an unknown detector."""
+def make_plan(cfg: Config, *, min_rows: Mapping[str, int], two_people: frozenset[Path] = frozenset()) -> Plan:
+    """The plan of a configuration. Raises AbawError for a device that is not there or settings that do not fit."""
     align = cfg.align
+    if align.all_faces and cfg.data.kind != "videos":
+        raise AbawError(
+            f'all faces are kept of videos only, and data.kind is "{cfg.data.kind}"',
+            where="align.all_faces",
+            fix="leave --all-faces out: a crop shows one face, and of an image the dominant one is taken",
+            code=ExitCode.CONFIG,
+        )
     options = DetectorOptions(
         short_side_px=align.short_side_px,
         min_face_px=align.min_face_px,
@@ -76,7 +94,13 @@ def make_plan(cfg: Config, *, min_rows: Mapping[str, int]) -> Plan:
         all_faces=align.all_faces,
         detect_on_crops=align.crop_landmarks == "detect",
         min_rows=min_rows,
+        two_people=two_people,
     )
+
+
+def describe_detector(plan: Plan) -> str:
+    """Detector, device and licence of the weights, for a person."""
+    return f"{plan.detector} on {plan.options.device}, {detector_licence(plan.detector)}"
 
 
 def prepare(plan: Plan) -> None:

@@ -43,6 +43,7 @@ def _align_video(unit: Sequence[Track], plan: Plan, store: FeatureStore) -> Iter
         detector,
         plan.settings,
         embedder=_embedder(plan.options),
+        two_people=path in plan.two_people,
         all_faces=plan.all_faces,
         scratch_dir=plan.store,
     ) as found:
@@ -54,16 +55,20 @@ def _align_video(unit: Sequence[Track], plan: Plan, store: FeatureStore) -> Iter
             yield _result(track.track_id, reasons, found)
 
 
-def _publish(name: str, found: VideoFaces, number: int, store: FeatureStore) -> np.ndarray:
+def _publish(name: str, found: VideoFaces, number: int, store: FeatureStore, *, all_faces: bool = False) -> np.ndarray:
     """Write one person's track; its reasons [T]."""
     arrays = found.track(number)
-    store.write(name, arrays, fps=found.fps, facts=found.facts)
+    facts = found.facts | ({"people": len(found)} if all_faces else {})
+    store.write(name, arrays, fps=found.fps, facts=facts)
     return np.asarray(arrays["reason"])
 
 
 def _publish_people(name: str, found: VideoFaces, store: FeatureStore) -> TrackResult:
     """One track per person; the first comes last, so that it being there means that all are."""
-    reasons = [_publish(f"{name}_person{number + 1}", found, number, store) for number in reversed(range(len(found)))]
+    reasons = [
+        _publish(f"{name}_person{number + 1}", found, number, store, all_faces=True)
+        for number in reversed(range(len(found)))
+    ]
     return _result(name, np.concatenate(reasons), found, tracks=len(found))
 
 
@@ -79,7 +84,12 @@ def _align_crops(unit: Sequence[Track], plan: Plan, store: FeatureStore) -> Iter
         fps = nominal_fps(track.track_id)
         num_rows = plan.min_rows.get(track.track_id, 0)
         crops = read_crops(
-            track.video, fps=fps, min_rows=num_rows, jpeg_quality=plan.settings.jpeg_quality, detector=detector
+            track.video,
+            fps=fps,
+            min_rows=num_rows,
+            jpeg_quality=plan.settings.jpeg_quality,
+            detector=detector,
+            scratch_dir=plan.store,
         )
         store.write(track.track_id, crops.arrays, fps=fps, facts=crops.facts)
         yield TrackResult(track.track_id, info={"reasons": executors.count_reasons(np.asarray(crops.arrays["reason"]))})
@@ -88,7 +98,7 @@ def _align_crops(unit: Sequence[Track], plan: Plan, store: FeatureStore) -> Iter
 def _align_images(unit: Sequence[Shard], plan: Plan, store: FeatureStore) -> Iterator[TrackResult]:
     detector = _detector(plan.detector, plan.options)
     for shard in unit:
-        arrays = align_images(shard.folder, list(shard), detector, plan.settings)
+        arrays = align_images(shard.folder, list(shard), detector, plan.settings, scratch_dir=plan.store)
         store.write(shard.track_id, arrays, fps=IMAGES_FPS)
         yield TrackResult(shard.track_id, info={"reasons": executors.count_reasons(np.asarray(arrays["reason"]))})
 

@@ -282,3 +282,13 @@ def test_multi_task_rows_past_the_media_are_refused(tmp_path):
     reader = LabelReader(DataConfig(annotations={"mtl": tmp_path}), TASKS["mtl"])
     with pytest.raises(AbawError, match="9 label rows but 3 frames"):
         reader.labels(Track("v", None, {"mtl": "train"}), 3)
+
+
+def test_a_refused_multi_task_file_is_refused_for_every_track(tmp_path):
+    row = "0.1,0.2,3,0,1,0,0,0,1,0,0,0,0,0,0"
+    text = f"image,valence,arousal,expression,aus\na/00001.jpg,{row}\nb/00001.jpg,x\n"
+    (tmp_path / "training_set_annotations.txt").write_text(text)
+    reader = LabelReader(DataConfig(annotations={"mtl": tmp_path}), TASKS["mtl"])
+    for name in ("a", "b"):
+        with pytest.raises(AbawError, match="no multi-task label"):
+            reader.count(Track(name, None, {"mtl": "train"}))

@@ -151,3 +151,9 @@ def test_an_image_added_at_the_end_is_refused_with_the_counts(tmp_path):
 def test_walking_gives_the_files_of_any_suffixes(tmp_path):
     folder = fill(tmp_path / "set", "a.mp4", "b/c.AVI", "d.jpg")
     assert list(walk_files(folder, (".mp4", ".avi"), key="data.videos")) == ["a.mp4", "b/c.AVI"]
+
+
+def test_images_of_a_folder_that_a_link_leads_to_are_listed_under_both_names(tmp_path):
+    folder = fill(tmp_path / "set", "a/1.jpg")
+    (folder / "b").symlink_to("a")
+    assert names_of(folder) == [["a/1.jpg", "b/1.jpg"]]

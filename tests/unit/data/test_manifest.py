@@ -84,7 +84,8 @@ def test_mtl_file_names_its_tracks(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "fps"), [("10-60-1280x720", 60), ("7-23.976-640x360_left", 23.976), ("video45_1", 30), ("a-b-c", 30)]
+    ("name", "fps"),
+    [("10-60-1280x720", 60), ("7-23.976-640x360_left", 23.976), ("video45_1", 30), ("a-b-c", 30), ("a-0-10x10", 30)],
 )
 def test_frames_per_second_stand_in_the_stem(name, fps):
     assert nominal_fps(name) == fps
@@ -255,3 +256,9 @@ def test_tracks_of_an_image_collection_are_its_shards(tmp_path):
 def test_without_media_a_collection_is_not_looked_at(tmp_path):
     data = DataConfig(kind="images", images=tmp_path / "nowhere")
     assert len(Manifest.from_config(data, need_media=False)) == 0
+
+
+def test_a_folder_whose_only_picture_is_number_nought_holds_no_crops(tmp_path):
+    make_tree(tmp_path, "crops/v/00001.jpg", "crops/w/00000.jpg")
+    tracks = Manifest.from_config(DataConfig(kind="crops", crops=tmp_path / "crops"))
+    assert [track.track_id for track in tracks] == ["v"]

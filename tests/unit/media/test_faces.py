@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,3 +191,25 @@ def test_yunets_own_threshold_tells_faces_from_the_rest(real_data, clip, num_fac
     for frame in islice(read_frames(real_data / "videos" / clip), 0, 50, 5):
         scores = yunet.detect(reduce_image(frame.image, yunet.short_side_px)).scores
         assert (scores >= resolve_min_score("yunet", 0.0)).sum() == num_faces
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("width", "height"), [(400, 31), (500, 1), (31, 200), (1, 1)])
+def test_yunet_finds_the_same_in_small_pictures_whatever_came_before(real_data, width, height):
+    options = DetectorOptions(weights_dir=real_data / "weights", offline=True)
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    fresh = build_detector("yunet", options).detect(picture)
+    used = build_detector("yunet", options)
+    used.detect(np.ascontiguousarray(data.astronaut()))
+    used.detect(np.full((40, 700, 3), 255, np.uint8))
+    after = used.detect(picture)
+    assert np.isfinite(fresh.boxes).all()
+    assert np.isfinite(fresh.landmarks).all()
+    assert np.array_equal(fresh.boxes, after.boxes)
+    assert np.array_equal(fresh.scores, after.scores)
+
+
+def test_a_file_for_yunet_that_may_not_be_looked_at_is_named():
+    error = refusal(lambda: build_detector("yunet", DetectorOptions(weights=Path("x" * 300))))
+    assert "cannot be read (File name too long)" in error.what
+    assert "align.weights" in error.fix

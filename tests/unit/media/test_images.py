@@ -234,3 +234,31 @@ def test_an_empty_shard_has_no_rows(tmp_path, detector):
     arrays = align_images(tmp_path, [], detector, SETTINGS)
     assert len(arrays["valid"]) == len(arrays["key"]) == 0
     assert arrays["offsets"].tolist() == [0]
+
+
+def test_crops_wait_in_a_file_without_a_name_until_they_are_written(tmp_path):
+    save(tmp_path / "a.png", np.full((40, 40, 3), 90, np.uint8))
+    (tmp_path / "b.png").touch()
+    (scratch := tmp_path / "scratch").mkdir()
+    center = build_detector("center", DetectorOptions())
+    arrays = align_images(tmp_path, ["a.png", "b.png", "a.png"], center, SETTINGS, scratch_dir=scratch)
+    data = np.concatenate(list(arrays["jpeg"].blocks)).tobytes()
+    start, end, other_start, other_end = arrays["offsets"]
+    assert end == other_start
+    assert data[start:end] == data[other_start:other_end]
+    assert (data[:2], len(data)) == (b"\xff\xd8", arrays["jpeg"].total)
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_scratch_folder_that_is_not_there_is_said(tmp_path, detector):
+    with pytest.raises(AbawError, match="temporary file"):
+        align_images(tmp_path, [], detector, SETTINGS, scratch_dir=tmp_path / "none")
+
+
+@pytest.mark.parametrize("shape", [(20, 33_000, 3), (33_000, 20, 3)])
+def test_a_picture_beyond_opencvs_limit_is_a_row(tmp_path, shape):
+    save(tmp_path / "a.png", np.full(shape, 90, np.uint8))
+    arrays = align_images(tmp_path, ["a.png"], build_detector("center", DetectorOptions()), SETTINGS)
+    assert arrays["valid"].tolist() == [True]
+    crop = cv2.imdecode(np.concatenate(list(arrays["jpeg"].blocks)), cv2.IMREAD_COLOR)
+    assert abs(crop[4:-4, 4:-4].astype(int) - 90).max() <= 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -174,6 +175,28 @@ def test_without_the_package_the_message_says_how_to_install_it(pack, monkeypatc
     assert "pip install" in error.fix
     assert "insightface" in error.fix
     assert len(build_detector("center", DetectorOptions()).detect(picture())) == 1
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("act", [build_detector, prepare_detector])
+def test_without_onnxruntime_the_message_says_how_to_install_it(pack, monkeypatch, act, device):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    error = refusal(lambda: act("insightface", DetectorOptions(pack=pack, device=device)))
+    assert "no module named onnxruntime" in error.what
+    assert "onnxruntime" in error.fix
+
+
+def test_a_pack_that_may_not_be_looked_at_is_named():
+    error = refusal(lambda: detector_settings("insightface", DetectorOptions(pack=Path("x" * 300))))
+    assert "cannot be read (File name too long)" in error.what
+    assert "align.pack" in error.fix
+
+
+def test_a_folder_in_a_models_place_is_named(tmp_path):
+    (write_pack(tmp_path) / "a.onnx").mkdir()
+    error = refusal(lambda: detector_settings("insightface", DetectorOptions(pack=tmp_path)))
+    assert "cannot be read (Is a directory)" in error.what
+    assert str(tmp_path) in error.where
 
 
 @pytest.mark.parametrize("act", [build_detector, prepare_detector])

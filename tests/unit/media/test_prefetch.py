@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -21,6 +22,41 @@ def test_an_error_of_the_producer_is_raised_after_the_items_before_it():
     assert next(ahead) == 1
     with pytest.raises(KeyError, match="broken"):
         next(ahead)
+
+
+class Unclosable:
+    """Two items of an iterator whose closing fails, as that of a file on a lost disk does."""
+
+    def __init__(self) -> None:
+        self._items = iter([1, 2])
+
+    def __iter__(self) -> Unclosable:
+        return self
+
+    def __next__(self) -> int:
+        return next(self._items)
+
+    def close(self) -> None:
+        message = "the disk is gone"
+        raise OSError(message)
+
+
+def test_an_error_of_closing_the_producer_is_raised_after_its_items():
+    ahead = prefetch(Unclosable())
+    taken: list[int] = []
+    raised: list[str] = []
+
+    def take() -> None:
+        try:
+            for item in ahead:
+                taken.append(item)
+        except OSError as error:
+            raised.append(str(error))
+
+    reader = threading.Thread(target=take, daemon=True)  # so that a reader that waits for ever fails, not hangs
+    reader.start()
+    reader.join(10)
+    assert (taken, raised) == ([1, 2], ["the disk is gone"])
 
 
 def test_closing_early_closes_the_producer():

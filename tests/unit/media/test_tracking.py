@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from abaw.media.choosing import MAX_PEOPLE
+from abaw.media.choosing import MAX_PEOPLE, choose_people, choose_person, group_people
 from abaw.media.faces import Detections
-from abaw.media.tracking import Linker, Tracklet, choose_people, choose_person, group_people
+from abaw.media.tracking import Linker
+from abaw.media.tracklet import Tracklet
 
 # Descriptors of two strangers, and of somebody whose cosine is 0.8 with ann and 0.6 with bob.
 LOOKS = {"ann": (1.0, 0.0), "bob": (0.0, 1.0), "ann turned": (0.8, 0.6)}

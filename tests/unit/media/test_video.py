@@ -191,3 +191,26 @@ def test_damage_in_the_middle_is_counted_and_what_decodes_is_kept(make_video):
         frames = list(reader)
     assert 20 < len(frames) <= 30
     assert np.all(np.diff([frame.time_s for frame in frames]) > 0)
+
+
+def test_where_the_clock_starts_anew_it_goes_on(make_video, blank, tone):
+    """Two transport streams, one after the other in one file, as recorders leave them."""
+    path = make_video("a.ts", [blank] * 50, sound=np.tile(tone, 4))
+    path.write_bytes(path.read_bytes() * 2)
+    with VideoReader(path) as reader:
+        times = np.array([frame.time_s for frame in reader])
+        assert reader.clock_restarts == 1
+    assert len(times) == 100
+    assert np.diff(times) == pytest.approx(1 / 25, abs=2e-3)
+    assert reader.sound is not None
+    assert reader.sound[1] - reader.sound[0] == pytest.approx(4, abs=0.3)  # two seconds and AAC's last block, twice
+
+
+def test_the_place_of_the_first_complaint_is_told(make_video):
+    noise = np.random.default_rng(0).integers(0, 255, (30, 48, 64, 3), dtype=np.uint8)
+    path = make_video("a.avi", list(noise))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with VideoReader(path) as reader:
+        rows = sum(1 for _ in reader)
+        assert reader.errors
+        assert 0 < reader.first_error_row <= rows

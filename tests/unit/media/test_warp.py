@@ -91,3 +91,29 @@ def test_jpeg_keeps_colours_in_order():
     image[:] = (200, 60, 20)
     back = cv2.imdecode(np.frombuffer(encode_jpeg(image, 95), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     assert back.mean(axis=(0, 1)) == pytest.approx([200, 60, 20], abs=3)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.25])
+@pytest.mark.parametrize("tall", [False, True])
+def test_a_face_of_a_picture_beyond_opencvs_limit_is_cropped_as_of_its_surroundings(scale, tall):
+    surroundings = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    picture = np.zeros((300, 33_000, 3), np.uint8)
+    picture[:, 32_500:32_900] = surroundings
+    near = np.array([[scale, 0, -scale * 150], [0, scale, -scale * 120]])
+    far = near - [[0, 0, scale * 32_500], [0, 0, 0]]
+    if tall:
+        surroundings, picture = surroundings.transpose(1, 0, 2), picture.transpose(1, 0, 2)
+        near, far = near[::-1, [1, 0, 2]], far[::-1, [1, 0, 2]]
+    assert np.array_equal(warp_face(picture, far, 32), warp_face(surroundings, near, 32))
+
+
+def test_a_square_larger_than_opencvs_limit_is_cropped():
+    picture = np.full((10, 40_000, 3), 200, np.uint8)
+    crop = warp_face(picture, np.array([[1 / 400, 0, 0], [0, 1.0, 0]]), 100)
+    assert crop[1:9, 1:].min() == 200
+    assert not crop[12:].any()
+
+
+def test_a_face_beside_a_picture_beyond_opencvs_limit_is_black():
+    picture = np.full((40, 33_000, 3), 200, np.uint8)
+    assert not warp_face(picture, np.array([[1.0, 0, 500], [0, 1, 0]]), 64).any()

@@ -203,6 +203,83 @@ def test_a_labelled_track_without_a_video_is_reported(folder):
     assert summary.data["tracks"] == 3
 
 
+def test_more_shards_than_videos_leave_some_jobs_without_work(folder):
+    for part in range(1, 6):
+        assert run(folder, shard=f"{part}/5").exit_code == ExitCode.OK
+    assert store(folder).track_ids() == ["a", "b", "c"]
+
+
+def test_a_track_without_a_video_is_reported_by_one_of_the_shards(folder):
+    labels = folder / "labels" / "Train_Set"
+    labels.mkdir(parents=True)
+    (labels / "lost.txt").write_text("valence,arousal\n0.1,0.2\n")
+    (folder / "data.toml").write_text(TOML.replace('"videos"\n', '"videos"\nannotations = { va = "labels" }\n'))
+    failed = [failure.track_id for part in ("1/2", "2/2") for failure in run(folder, shard=part).failed]
+    assert failed == ["lost"]
+
+
+def test_rows_do_not_depend_on_which_tracks_of_a_video_are_asked_for(tmp_path, make_video, pair_pictures):
+    """The video is composed of one portrait and its mirror image, which is away for some frames."""
+    alone = [np.where(np.arange(240)[None, :, None] < 120, 90, picture).astype(np.uint8) for picture in pair_pictures]
+    make_video("videos/v.mp4", pair_pictures + alone + pair_pictures)
+    labels = tmp_path / "labels" / "Train_Set"
+    labels.mkdir(parents=True)
+    for name in ("v", "v_right"):
+        (labels / f"{name}.txt").write_text("valence,arousal\n" + "0.1,0.2\n" * 36)
+    (tmp_path / "data.toml").write_text(TOML.replace('"videos"\n', '"videos"\nannotations = { va = "labels" }\n'))
+    run(tmp_path)
+    whole = file_bytes(tmp_path)
+    store(tmp_path).track_path("v").unlink()
+    run(tmp_path)
+    assert file_bytes(tmp_path) == whole
+    run(tmp_path, overwrite=True)
+    assert file_bytes(tmp_path) == whole
+
+
+def test_a_refused_start_does_not_tie_the_store_to_its_settings(folder):
+    with pytest.raises(AbawError):
+        run(folder, "align.detector=yunet", "run.offline=true", f'run.weights_dir="{folder}/weights"')
+    assert not run(folder).failed
+
+
+def test_all_faces_are_of_videos_only(images):
+    with pytest.raises(AbawError, match="all faces are kept of videos only"):
+        run(images, "align.all_faces=true")
+
+
+def test_a_dry_run_refuses_what_the_run_refuses(images):
+    run(images)
+    (images / "faces" / "a" / "2.png").unlink()
+    with pytest.raises(AbawError, match="faces-00000"):
+        run(images, dry_run=True)
+
+
+def test_a_failed_track_is_noted_until_it_is_done(folder):
+    good = (folder / "videos" / "b.mp4").read_bytes()
+    (folder / "videos" / "b.mp4").write_text("this is no video")
+    run(folder)
+    assert "not a readable video" in store(folder).notes["failures"]["b"]
+    (folder / "videos" / "b.mp4").write_bytes(good)
+    run(folder)
+    assert store(folder).notes["failures"] == {}
+
+
+def test_what_cannot_be_exported_is_a_failure_beside_the_others(folder):
+    (folder / "videos" / "c.mp4").write_text("this is no video")
+    (folder / "crops" / "a").mkdir(parents=True)
+    (folder / "crops" / "a" / "00001.jpg").write_bytes(b"another picture")
+    summary = run(folder, export=folder / "crops")
+    assert sorted(failure.track_id for failure in summary.failed) == ["a", "c"]
+    assert len(list((folder / "crops" / "b").glob("*.jpg"))) == 7
+
+
+def test_an_export_folder_that_cannot_be_made_is_refused_before_the_work(folder):
+    (folder / "crops").write_text("a file")
+    with pytest.raises(AbawError, match="crops could not be written"):
+        run(folder, export=folder / "crops")
+    assert not (folder / "features").exists()
+
+
 def test_limit_and_shard_choose_tracks(folder):
     run(folder, limit=1)
     assert store(folder).track_ids() == ["a"]
@@ -285,7 +362,7 @@ def test_the_organisers_crops_are_taken_as_they_are(crops):
 
 def test_crops_finished_with_fewer_rows_than_known_now_are_named(crops, caplog):
     run(crops)
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     (crops / "labels" / "Train_Set" / "3-20-640x360_left.txt").write_text("valence,arousal\n" + "0.1,0.2\n" * 8)
     with caplog.at_level(logging.WARNING, logger="abaw"):
         run(crops)
@@ -351,15 +428,16 @@ def test_all_faces_are_one_track_per_person(tmp_path, make_video, pair_pictures,
     assert not store(tmp_path).valid("empty_person1").any()
 
 
-def test_all_faces_are_redone_where_the_first_person_is_missing(tmp_path, make_video, pair_pictures):
+def test_all_faces_are_redone_where_a_person_is_missing(tmp_path, make_video, pair_pictures):
     make_video("videos/pair.mp4", pair_pictures)
     (tmp_path / "data.toml").write_text(TOML)
     run(tmp_path, "align.all_faces=true")
     before = file_bytes(tmp_path)
     assert run(tmp_path, "align.all_faces=true").data["tracks"] == 0
-    store(tmp_path).track_path("pair_person1").unlink()
-    assert run(tmp_path, "align.all_faces=true").data["tracks"] == 2
-    assert file_bytes(tmp_path) == before
+    for name in ("pair_person1", "pair_person2"):
+        store(tmp_path).track_path(name).unlink()
+        assert run(tmp_path, "align.all_faces=true").data["tracks"] == 2
+        assert file_bytes(tmp_path) == before
 
 
 def test_crops_are_exported_in_the_organisers_layout(folder):

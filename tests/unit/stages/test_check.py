@@ -254,15 +254,37 @@ def test_crops_are_counted_by_their_names(folder):
     assert report("keep")["crops"] is None
 
 
-def test_the_store_s_own_count_of_crops_comes_first(folder):
+def test_crops_that_came_after_align_are_seen(folder):
     (folder / "data.toml").write_text(TOML + 'kind = "crops"\ncrops = "crops"\n')
-    crops(folder, "a", "00001.jpg")
-    crops(folder, "keep", "00001.jpg")
-    crops(folder, "b", "00001.jpg")
+    for name in ("keep", "b"):
+        crops(folder, name, "00001.jpg")
+    crops(folder, "a", "00001.jpg", "00009.jpg")
+    align(folder, "a", 5, num_crops=1, highest_crop=1)
+    assert verdict("a") == ("wrong", "the last crop is number 9, 5 frames")
+    assert verdict("b") == ("wrong", "not aligned yet")
+
+
+def test_where_the_crops_are_elsewhere_the_store_s_own_count_is_taken(folder):
+    (folder / "data.toml").write_text(TOML + 'kind = "crops"\ncrops = "elsewhere"\n')
     align(folder, "a", 5, num_crops=3, highest_crop=5)
     assert (report("a")["crops"], report("a")["highest_crop"]) == (3, 5)
-    assert verdict("b") == ("wrong", "not aligned yet")
     assert " 3/5 " in invoke().stdout
+
+
+def test_why_a_track_failed_is_told(folder):
+    label(folder, "a", 5)
+    FeatureStore.open(folder / "features" / "faces").note("failures", {"a": "a.mp4 is not a readable video"})
+    assert verdict("a") == ("wrong", "not aligned: a.mp4 is not a readable video")
+
+
+def test_another_recording_of_the_same_name_is_wrong(folder):
+    (folder / "videos").mkdir()
+    (folder / "videos" / "a.mp4").write_bytes(b"123456")
+    (folder / "data.toml").write_text('[data]\nvideos = "videos"\n')
+    align(folder, "a", 5, bytes=6)
+    assert verdict("a") == ("ok", "")
+    (folder / "videos" / "a.mp4").write_bytes(b"1234567")
+    assert verdict("a")[1].startswith("the recording is another one than was aligned")
 
 
 def test_a_collection_of_images_has_rows_only(folder):
@@ -346,8 +368,15 @@ def test_sound_is_compared_on_the_clock_of_the_container(folder):
     ]
 
 
-def test_decoder_complaints_are_a_remark(folder):
-    assert remarks(folder, 3, decode_errors=2) == ["2 decoder complaints"]
+def test_rows_after_a_decoder_complaint_may_be_early(folder):
+    align(folder, "a", 3, decode_errors=2, first_error_row=1)
+    label(folder, "a", 3)
+    text = "2 decoder complaints, the first after 1 row: what did not decode has no row, so later rows may be early"
+    assert verdict("a") == ("tolerable", text)
+
+
+def test_a_clock_that_starts_anew_is_a_remark(folder):
+    assert remarks(folder, 3, clock_restarts=1) == ["the clock starts anew 1 time"]
 
 
 def test_rows_that_could_not_be_decoded_are_a_remark(folder):
@@ -438,7 +467,7 @@ def test_csv_is_a_flat_line_per_track_and_nothing_else(folder):
     sample(folder, {"keep": [1]})
     rows = list(csv.DictReader(io.StringIO(invoke("--csv").stdout)))
     assert [row["track"] for row in rows] == ["a, b", "keep"]
-    assert rows[0]["remarks"] == "the header says 7 frames, 5 decode; 1 decoder complaint"
+    assert rows[0]["remarks"] == "the header says 7 frames, 5 decode"
     assert (rows[0]["labels_va"], rows[0]["labels_expr"], rows[0]["sample_va"]) == ("4", "", "")
     assert (rows[1]["sample_va"], rows[1]["sample_va_rows"], rows[1]["reason"]) == ("1", "1", "")
 

@@ -246,3 +246,13 @@ def test_all_faces_of_a_video_hear_its_sound(tmp_path, make_video, pair_pictures
     first, second = (store(tmp_path).read(f"pair_person{number}", "features") for number in (1, 2))
     assert first.any()
     assert np.array_equal(first, second)
+
+
+def test_a_track_named_like_a_person_hears_nobody_elses_sound(folder):
+    """`long_person2` was aligned as a recording of its own, which is gone; it is not the second face of `long`."""
+    (folder / "videos" / "mute.mp4").rename(folder / "videos" / "long_person2.mp4")
+    align.run(load_config(folder / "data.toml"))
+    (folder / "videos" / "long_person2.mp4").unlink()
+    run(folder)
+    assert "long_person2" in FeatureStore.open(folder / "features" / "faces").track_ids()
+    assert "long_person2" not in store(folder).track_ids()
