@@ -238,6 +238,7 @@ class DetectorEntry(NamedTuple):
     short_side_px: int
     min_score: float
     prepare: Callable[[DetectorOptions], Any] = _nothing
+    cuda: bool = False  # can run there
 
 
 # yunet: measured against mtcnn on 18 clips at 240 pixels: of the faces 97 % score 0.7 or more and 81 % 0.9; nothing in
@@ -250,6 +251,7 @@ DETECTORS: Mapping[str, DetectorEntry] = {
         "MIT (weights inside the package mtcnn)",
         short_side_px=360,
         min_score=0.9,
+        cuda=True,
     ),
     "yunet": DetectorEntry(
         YunetDetector,
@@ -266,6 +268,7 @@ DETECTORS: Mapping[str, DetectorEntry] = {
         short_side_px=480,
         min_score=0.5,
         prepare=_insightface_check,
+        cuda=True,
     ),
     "center": DetectorEntry(CenterDetector, CenterDetector.settings, "no weights", short_side_px=0, min_score=0.0),
 }
@@ -301,9 +304,10 @@ def _resolved(entry: DetectorEntry, options: DetectorOptions) -> DetectorOptions
     return options._replace(short_side_px=options.short_side_px or entry.short_side_px)
 
 
-def detector_licence(name: str) -> str:
-    """Terms of a detector's weights, in words."""
-    return _entry(name).licence
+def describe_detector(name: str, device: str) -> str:
+    """A detector, the device that it takes of one asked for, and the terms of its weights, in words."""
+    entry = _entry(name)
+    return f"{name} on {device if entry.cuda else 'cpu'}, {entry.licence}"
 
 
 def _entry(name: str) -> DetectorEntry:

@@ -23,8 +23,9 @@ from abaw.data.export_crops import export_crops, prepare_export
 from abaw.data.manifest import Manifest, Track, media_folder, split_person
 from abaw.errors import AbawError
 from abaw.executors import TrackResult
+from abaw.media.faces import describe_detector
 from abaw.stages.align.known_rows import known_rows
-from abaw.stages.align.plan import Plan, build_header, describe_detector, make_plan, prepare
+from abaw.stages.align.plan import Plan, build_header, make_plan, prepare
 from abaw.stages.align.unit import align_unit
 from abaw.store import FeatureStore, StoreHeader
 
@@ -218,7 +219,7 @@ def _summary(store: FeatureStore, results: list[TrackResult], *, plan: Plan, wor
     lines = [
         ("videos" if plan.all_faces else "tracks", f"{aligned}, {already} already there, {len(failed)} failed"),
         ("rows", f"{rows} in {seconds:.1f} s{rate}: {counts}"),
-        ("with", describe_detector(plan)),
+        ("with", describe_detector(plan.detector, plan.options.device)),
         ("store", str(store.path)),
     ]
     if damaged:
@@ -234,7 +235,8 @@ def _note(store: FeatureStore, results: list[TrackResult], damaged: dict[str, in
     known = store.notes.get("failures", {})
     news = {name: text for name, text in failures.items() if text is not None or name in known}
     notes: dict[str, Any] = {"decode_errors": damaged, "failures": news}
-    notes |= {"device": plan.options.device} if results and store.notes.get("device") != plan.options.device else {}
+    detector = describe_detector(plan.detector, plan.options.device)
+    notes |= {"detector": detector} if results and store.notes.get("detector") != detector else {}
     try:
         for key, value in notes.items():
             if value:

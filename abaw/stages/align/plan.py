@@ -14,13 +14,7 @@ from abaw.config import Config
 from abaw.errors import AbawError, ExitCode
 from abaw.media import following, tracking
 from abaw.media.crops import CROP_SETTINGS
-from abaw.media.faces import (
-    DetectorOptions,
-    detector_licence,
-    detector_settings,
-    prepare_detector,
-    resolve_min_score,
-)
+from abaw.media.faces import DetectorOptions, detector_settings, prepare_detector, resolve_min_score
 from abaw.media.identity import embedder_settings, prepare_embedder
 from abaw.media.images import IMAGE_SETTINGS
 from abaw.media.people import AlignSettings
@@ -96,11 +90,6 @@ def make_plan(cfg: Config, *, min_rows: Mapping[str, int], two_people: frozenset
         min_rows=min_rows,
         two_people=two_people,
     )
-
-
-def describe_detector(plan: Plan) -> str:
-    """Detector, device and licence of the weights, for a person."""
-    return f"{plan.detector} on {plan.options.device}, {detector_licence(plan.detector)}"
 
 
 def prepare(plan: Plan) -> None:

@@ -14,6 +14,7 @@ from abaw.media.faces import (
     DETECTORS,
     DetectorOptions,
     build_detector,
+    describe_detector,
     detector_settings,
     prepare_detector,
     resolve_min_score,
@@ -213,3 +214,8 @@ def test_a_file_for_yunet_that_may_not_be_looked_at_is_named():
     error = refusal(lambda: build_detector("yunet", DetectorOptions(weights=Path("x" * 300))))
     assert "cannot be read (File name too long)" in error.what
     assert "align.weights" in error.fix
+
+
+def test_a_detector_that_knows_no_gpu_says_that_it_stays_on_the_cpu():
+    assert describe_detector("yunet", "cuda:0").startswith("yunet on cpu, MIT")
+    assert describe_detector("mtcnn", "cuda:0").startswith("mtcnn on cuda:0, MIT")
