@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 from abaw.config import DataConfig
 from abaw.crop_names import crop_number
@@ -101,7 +102,7 @@ class Manifest(Sequence[Track]):
         for task, path in data.test.items():
             for number, track_id in _listed(path, task):
                 _add(splits, track_id, task, "test", f"{path}, line {number}")
-        media = _media(data, named=splits) if need_media else {}
+        media = _spelled_as(splits, _media(data, named=splits)) if need_media else {}
         taken = {split_side(track_id)[0] for track_id in splits if data.kind == "videos"} | set(splits)
         for stem in media:
             if stem not in taken:
@@ -129,6 +130,16 @@ class Manifest(Sequence[Track]):
             for track in self._tracks
             if task is None or (track.splits.get(task) == split if split else task in track.splits)
         ]
+
+
+def _spelled_as(named: Collection[str], media: dict[str, Path]) -> dict[str, Path]:
+    """Recordings under the spelling of labels and lists: some systems take letters with marks apart in file names."""
+    spelling = {normalize("NFC", name): name for track_id in named for name in (split_side(track_id)[0], track_id)}
+    spelled: dict[str, Path] = {}
+    for stem, path in media.items():
+        name = spelling.get(normalize("NFC", stem), stem)
+        spelled[stem if name in media or name in spelled else name] = path
+    return spelled
 
 
 def _track(track_id: str, splits: dict[str, str], media: dict[str, Path], *, shared: bool) -> Track:

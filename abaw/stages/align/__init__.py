@@ -95,7 +95,7 @@ def _work(cfg: Config, *, limit: int | None, shard: str | None) -> Work:
         shards = list_shards(media_folder(cfg.data)[0])
         return Work(executors.shard([[one] for one in shards[:limit]], shard), [], num_shards=len(shards))
     everyone = Manifest.from_config(cfg.data)
-    tracks = [_own_media(track, kind=cfg.data.kind) for track in everyone][:limit]
+    tracks = everyone[:limit]
     units = group_by_video([track for track in tracks if track.video is not None])
     if not units:
         _refuse_no_media(cfg)
@@ -113,13 +113,6 @@ def group_by_video(tracks: Sequence[Track]) -> list[list[Track]]:
     for track in tracks:
         units.setdefault(track.video, []).append(track)
     return list(units.values())
-
-
-def _own_media(track: Track, *, kind: str) -> Track:
-    """Of the organisers' crops a track has its own folder or none: never that of the video's other person."""
-    if kind == "crops" and track.video is not None and track.video.name != track.track_id:
-        return replace(track, video=None)
-    return track
 
 
 def _whole_video(track: Track) -> Track:

@@ -262,3 +262,16 @@ def test_a_folder_whose_only_picture_is_number_nought_holds_no_crops(tmp_path):
     make_tree(tmp_path, "crops/v/00001.jpg", "crops/w/00000.jpg")
     tracks = Manifest.from_config(DataConfig(kind="crops", crops=tmp_path / "crops"))
     assert [track.track_id for track in tracks] == ["v"]
+
+
+def test_letters_with_marks_taken_apart_in_a_file_name_are_the_same(tmp_path):
+    """As macOS writes them; the label file holds them in one piece."""
+    make_tree(tmp_path, "videos/a\u0308.mp4", "VA/Train_Set/\u00e4_left.txt")
+    tracks = manifest(tmp_path, annotations={"va": tmp_path / "VA"})
+    assert [(t.track_id, t.video.name, t.side) for t in tracks] == [("\u00e4_left", "a\u0308.mp4", "left")]
+
+
+def test_two_spellings_of_one_name_stay_two_tracks(tmp_path):
+    make_tree(tmp_path, "videos/a\u0308.mp4", "videos/\u00e4.mp4", "VA/Train_Set/\u00e4.txt")
+    tracks = manifest(tmp_path, annotations={"va": tmp_path / "VA"})
+    assert {t.track_id: t.video.name for t in tracks} == {"a\u0308": "a\u0308.mp4", "\u00e4": "\u00e4.mp4"}
