@@ -5,10 +5,12 @@ Knows nothing of what is written.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +33,34 @@ def publish(path: Path, write: Callable[[Path], Any], *, failures: tuple[type[Ex
             os.fsync(file.fileno())
         temporary.replace(path)
     except failures as error:
-        raise AbawError(
-            f"{path.name} could not be written: {error}",
-            where=str(path.parent),
-            fix="free disk space or choose a writable folder, then run the same command again",
-        ) from error
+        raise _not_written(path, error) from error
     finally:
         _remove(temporary)
+
+
+def _not_written(path: Path, error: Exception) -> AbawError:
+    return AbawError(
+        f"{path.name} could not be written: {error}",
+        where=str(path.parent),
+        fix="free disk space or choose a writable folder, then run the same command again",
+    )
 
 
 def publish_text(path: Path, text: str) -> None:
     """Publish UTF-8 text as it is, without touching its line ends."""
     publish(path, lambda temporary: temporary.write_bytes(text.encode()))
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes of this program out meanwhile, as far as the file system knows locks; the file stays."""
+    try:
+        with path.open("w") as file:
+            with suppress(OSError):  # a network folder without locks: then the last writer wins
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise _not_written(path, error) from error
 
 
 def discard(folder: Path) -> None:

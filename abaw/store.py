@@ -21,7 +21,7 @@ import numpy as np
 from abaw import open_files
 from abaw.errors import AbawError, ExitCode
 from abaw.provenance import differences
-from abaw.publish import discard, publish, publish_text
+from abaw.publish import discard, locked, publish, publish_text
 from abaw.store_header import (
     KINDS,
     ArraySpec,
@@ -131,12 +131,13 @@ class FeatureStore:
 
         A dict is merged into the one that is there, where None takes an entry out; other runs' notes stay.
         """
-        self.notes = read_header_json(self.path, self.header.kind)["notes"]
-        if isinstance(value, dict):
-            merged = {**self.notes.get(key, {}), **value}
-            value = {name: one for name, one in merged.items() if one is not None}
-        self.notes[key] = value
-        self._write_json()
+        with locked(self.path / ".notes.lock"):
+            self.notes = read_header_json(self.path, self.header.kind)["notes"]
+            if isinstance(value, dict):
+                merged = {**self.notes.get(key, {}), **value}
+                value = {name: one for name, one in merged.items() if one is not None}
+            self.notes[key] = value
+            self._write_json()
 
     # -- looking ---------------------------------------------------------------------------------------------------
     def __contains__(self, track_id: str) -> bool:

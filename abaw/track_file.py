@@ -21,7 +21,7 @@ from abaw.store_header import TEXT, VALID_SPEC, ArraySpec, StoreHeader
 
 CHUNK_ROWS = 128
 CHUNK_BYTES = 1 << 16
-OVERHEAD_BYTES = 1 << 16  # of a file beside its data, generously
+CHUNK_OVERHEAD_BYTES, ARRAY_OVERHEAD_BYTES = 64, 8192  # of a file beside its data, generously
 # The file system has no means to reserve space; then a full disk shows when it is full.
 CANNOT_RESERVE = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 BLOCK_BYTES = 1 << 20  # ragged blocks are joined to this size before they are written
@@ -81,7 +81,7 @@ def write_file(
     facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Write checked arrays and the root attributes to ``path``, an empty file. Raises OSError for a full disk."""
-    _require_space(path, sum(value.total if isinstance(value, Chunks) else value.nbytes for value in arrays.values()))
+    _require_space(path, sum(map(_bytes_on_disk, arrays.values())))
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
         file.attrs["format_version"] = header.format_version
         file.attrs["kind"] = header.kind
@@ -99,13 +99,25 @@ def write_file(
                 file.create_dataset(name, data=value, chunks=_chunks(value), track_times=False)
 
 
+def _bytes_on_disk(value: np.ndarray | Chunks) -> int:
+    """Room an array takes at most: whole chunks, and generously what HDF5 keeps for each."""
+    num_bytes = value.total if isinstance(value, Chunks) else value.nbytes
+    chunk = _chunks(value) if isinstance(value, np.ndarray) else (CHUNK_BYTES,)
+    chunk_bytes = CHUNK_BYTES if chunk is None or isinstance(value, Chunks) else value.itemsize * int(np.prod(chunk))
+    num_chunks = -(-num_bytes // chunk_bytes)
+    return num_chunks * (chunk_bytes + CHUNK_OVERHEAD_BYTES) + ARRAY_OVERHEAD_BYTES
+
+
 def _require_space(path: Path, num_bytes: int) -> None:
-    """Let the file system say now that a file will not fit: HDF5 cannot close one that did not, and crashes at exit."""
+    """Let the file system say now that a file will not fit: HDF5 cannot close one that did not, and crashes at exit.
+
+    Another program may still take the room before it is written to; that is left to luck.
+    """
     if not hasattr(os, "posix_fallocate"):  # macOS
         return
     with path.open("r+b") as file:
         try:
-            os.posix_fallocate(file.fileno(), 0, num_bytes + num_bytes // 64 + OVERHEAD_BYTES)
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
         except OSError as error:
             if error.errno not in CANNOT_RESERVE:
                 raise

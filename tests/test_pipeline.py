@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -250,7 +251,9 @@ def test_dry_run_of_a_finished_stage_says_so(inside):
 
 def test_an_interrupt_leaves_nothing_half_written(tmp_path):
     command = [sys.executable, "-m", "abaw", "synth", str(tmp_path / "set"), "--videos", "40", "--workers", "2"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # A shell's background jobs ignore the signal, and pass that on.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     time.sleep(4)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -32,6 +33,8 @@ def prepare_export(folder: Path) -> None:
     """Make the folder, before hours of work. Raises AbawError where it cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise _not_written(folder, error) from error
 

@@ -16,13 +16,14 @@ import numpy as np
 from abaw.config import Config, DataConfig
 from abaw.crop_names import crop_number
 from abaw.data.annotations import LabelReader
-from abaw.data.manifest import Manifest, Track, split_side
+from abaw.data.manifest import Manifest, Track, split_person, split_side
 from abaw.editions import EDITIONS, read_sample
 from abaw.errors import AbawError, choose
 from abaw.store import FeatureStore, Reason
 from abaw.tasks import TASKS
 
 OK, TOLERABLE, WRONG = "ok", "tolerable", "wrong"
+HEADER_SLACK_S = 1.0  # headers round, and some estimate
 SOUND_SLACK_S = 0.5  # sound comes in packets and encoders round at both ends: less is nothing to look at
 
 
@@ -105,7 +106,8 @@ class Ledger:
         names = known | set(tracks) | {name for rows in self._samples.values() for name in rows}
         found = []
         for name in sorted(names):
-            track = tracks.get(name, Track(name, None, {}))
+            video = tracks[split_person(name)[0]].video if split_person(name)[0] in tracks else None
+            track = tracks.get(name, Track(name, video, {}))  # the rest are people of a video, and what only files name
             samples = {task: rows[name] for task, rows in self._samples.items() if name in rows}
             if name in known or track.splits or samples or f"{name}_person1" not in known:
                 lost = "" if name in known else self._why_not_aligned(track, listed=name in tracks)
@@ -130,6 +132,8 @@ class Ledger:
             entry.crops = _count_crops(self._data.crops / track.track_id)
         if entry.crops is None and "highest_crop" in facts:  # the crops are elsewhere now
             entry.crops = Named(facts["highest_crop"], facts["num_crops"])
+        elif entry.crops is not None and facts.get("num_crops", entry.crops.count) != entry.crops.count:
+            entry.wrong.append(f"{facts['num_crops']} crops were aligned, {entry.crops.count} are there now")
         _compare_with_recording(entry, track, facts)
         if entry.frames:
             self._compare(entry)
@@ -144,7 +148,8 @@ class Ledger:
             return "not aligned: only a sample file names it, no label file and no list of data.test"
         if self._folder is not None and track.video is None:
             return f"not aligned: no recording of that name in {self._folder}"
-        failure = self.store.notes.get("failures", {}).get(track.track_id)
+        failures = self.store.notes.get("failures", {})
+        failure = failures.get(track.track_id) or failures.get(base)
         return f"not aligned: {failure}" if failure else "not aligned yet"
 
     def _count_labels(self, entry: Entry, track: Track) -> None:
@@ -231,6 +236,7 @@ def _read_rows(entry: Entry, store: FeatureStore) -> dict[str, Any]:
         return facts
     if not entry.with_face:
         entry.remarks.append("no face in any row")
+    undecoded = 0
     if "reason" in arrays:
         undecoded = int((store.read(name, "reason") == Reason.DECODE_ERROR).sum())
         if undecoded:
@@ -244,12 +250,18 @@ def _read_rows(entry: Entry, store: FeatureStore) -> dict[str, Any]:
     if entry.header_frames not in (None, entry.frames):
         entry.remarks.append(f"the header says {_plural(entry.header_frames, 'frame')}, {entry.frames} decode")
     entry.decode_errors = facts.get("decode_errors")
-    if entry.decode_errors:
+    lost = (entry.decode_errors or 0) - undecoded  # a picture that is damaged has its row
+    if lost > 0:
         first = f", the first after {_plural(facts['first_error_row'], 'row')}" if "first_error_row" in facts else ""
-        complaints = _plural(entry.decode_errors, "decoder complaint")
+        complaints = _plural(entry.decode_errors or 0, "decoder complaint")
         entry.tolerable.append(f"{complaints}{first}: what did not decode has no row, so later rows may be early")
-    if facts.get("clock_restarts"):
-        entry.remarks.append(f"the clock starts anew {_plural(facts['clock_restarts'], 'time')}")
+    restarts = len(facts.get("clock_shifts_s", []))
+    if restarts:
+        entry.remarks.append(f"the clock starts anew {_plural(restarts, 'time')}")
+    over = facts.get("header_duration_s", 0.0) - facts.get("covered_s", 0.0)
+    if "covered_s" in facts and over > HEADER_SLACK_S:
+        claimed = facts["header_duration_s"]
+        entry.remarks.append(f"the header says {claimed:.1f} s, what decodes is {over:.1f} s shorter")
     if facts.get("sound") is not None:
         _measure_sound(entry, facts, start_s=float(store.read(name, "time", slice(0, 1))[0]))
     return facts
@@ -275,14 +287,14 @@ def _measure_sound(entry: Entry, facts: dict[str, Any], *, start_s: float) -> No
 
 def _compare_with_recording(entry: Entry, track: Track, facts: dict[str, Any]) -> None:
     """Whether a track's recording is still the one that was aligned, by its size."""
-    if "bytes" not in facts or track.video is None:
+    if "bytes" not in facts or track.video is None or not track.video.is_file():
         return
     try:
         size = track.video.stat().st_size
     except OSError:
         return
     if size != facts["bytes"]:
-        entry.wrong.append("the recording is another one than was aligned: delete the track's file and align again")
+        entry.wrong.append("the recording is another one than was aligned: delete its tracks' files and align again")
 
 
 def _count_crops(folder: Path) -> Named | None:

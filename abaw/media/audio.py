@@ -5,7 +5,7 @@ Knows nothing of encoders, frames or stores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import av
 import numpy as np
 
 from abaw.errors import AbawError
-from abaw.media.container import Damage, open_container, refuse_disk_error
+from abaw.media.container import Damage, is_restart, open_container, refuse_disk_error
 
 # Files that libsndfile reads; everything else goes through PyAV.
 SOUND_FILES = frozenset({".wav", ".flac", ".mp3"})
@@ -41,12 +41,14 @@ class Waveform:
         return self.start_s + len(self.samples) / self.sample_rate
 
 
-def read_waveform(path: Path, sample_rate: int) -> Waveform | None:
+def read_waveform(path: Path, sample_rate: int, *, shifts_s: Sequence[float] = ()) -> Waveform | None:
     """Decode the first sound track, mix it to mono (mean of channels) and resample it once to ``sample_rate``.
 
     Returns None where the file has no sound track or one without a sample. Decoding streams block by block;
     what stays in memory is the result. Where a file breaks off or is damaged, what decodes is kept and the errors are
-    counted. Raises AbawError where the file cannot be opened, nothing of its sound decodes, or its disk fails.
+    counted. ``shifts_s``: what is to be added to the stamps after each restart of the container's clock, as the picture
+    has it (`VideoReader.shifts_s`). Raises AbawError where the file cannot be opened, nothing of its sound decodes, or
+    its disk fails.
     """
     path = Path(path)
     damage = Damage(path)
@@ -54,14 +56,16 @@ def read_waveform(path: Path, sample_rate: int) -> Waveform | None:
     start_s = None
     heard = bytearray()  # grows in place: joining a list of blocks would hold everything twice
     resampler = _Resampler(sample_rate)
-    for time_s, rate, block in blocks:
+    for time_s, restarted, rate, block in _continued(blocks, shifts_s):
         if start_s is None:
             start_s = 0.0 if time_s is None else time_s
             resampler.begin(rate)
-        elif rate != resampler.rate or _hole(time_s, start_s, resampler):
+        elif restarted or rate != resampler.rate or _hole(time_s, start_s, resampler):
             heard += resampler.flush()
             missing = 0 if time_s is None else round((time_s - start_s) * sample_rate) - len(heard) // 4
             heard += bytes(4 * max(missing, 0))
+            if restarted and missing < 0:  # the sound of the recording before outlasts its picture
+                del heard[max(0, len(heard) + 4 * missing) :]
             resampler.begin(rate, at_s=len(heard) / 4 / sample_rate)
         heard += resampler.push(block)
     if start_s is not None:
@@ -74,6 +78,22 @@ def read_waveform(path: Path, sample_rate: int) -> Waveform | None:
         return None
     samples = np.frombuffer(heard, dtype=np.float32)
     return Waveform(samples, sample_rate, start_s, damage.errors, damage.first_error)
+
+
+def _continued(
+    blocks: Iterable[tuple[float | None, int, np.ndarray]], shifts_s: Sequence[float]
+) -> Iterator[tuple[float | None, bool, int, np.ndarray]]:
+    """Time on the continued clock, whether it starts anew here, rate, and samples of each block.
+
+    Restarts beyond those of the picture are left alone: their sound follows what was there.
+    """
+    before, restarts = None, 0
+    for time_s, rate, block in blocks:
+        restarted = restarts < len(shifts_s) and is_restart(time_s, before)
+        restarts += restarted
+        before = before if time_s is None else time_s
+        shift = shifts_s[restarts - 1] if restarts else 0.0
+        yield None if time_s is None else time_s + shift, restarted, rate, block
 
 
 def _hole(time_s: float | None, start_s: float, resampler: _Resampler) -> bool:

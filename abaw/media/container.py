@@ -17,6 +17,16 @@ from abaw.errors import AbawError
 DISK_ERRORS = frozenset({errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ENOTCONN, errno.ETIMEDOUT})
 
 
+# A clock that goes back by more starts anew: recordings were put one after the other, or a counter wrapped. Frames
+# and packets of sound come in order, so that little is needed.
+RESTART_S = 0.25
+
+
+def is_restart(time_s: float | None, before_s: float | None) -> bool:
+    """Whether a stream's clock starts anew between two of its stamps."""
+    return time_s is not None and before_s is not None and time_s < before_s - RESTART_S
+
+
 class Damage:
     """What a decoder complained of in one file: how often, and the first complaint."""
 

@@ -112,15 +112,26 @@ def _facts(reader: VideoReader, candidates: _Candidates) -> dict[str, Any]:
         "bytes": reader.num_bytes,
         "header_frames": int(reader.header_frames),
         "decode_errors": reader.errors,
-        "clock_restarts": reader.clock_restarts,
+        **_header_duration(reader, times),
         "duration_s": round(times[-1] - times[0] + 1 / reader.fps, 6),
         "sound": reader.sound is not None,
     }
+    if reader.shifts_s:
+        facts["clock_shifts_s"] = [round(shift, 6) for shift in reader.shifts_s]
     if reader.first_error_row is not None:
         facts["first_error_row"] = reader.first_error_row
     if reader.sound is not None:
         facts |= {"sound_start_s": round(reader.sound[0], 6), "sound_end_s": round(reader.sound[1], 6)}
     return facts
+
+
+def _header_duration(reader: VideoReader, times: array[float]) -> dict[str, float]:
+    """Seconds that the container claims, where it does, and those that its picture and sound cover."""
+    if reader.header_duration_s is None:
+        return {}
+    spans = [(times[0], times[-1] + 1 / reader.fps), *([reader.sound] if reader.sound else [])]
+    covered = max(end for _, end in spans) - min(start for start, _ in spans)
+    return {"header_duration_s": round(reader.header_duration_s, 6), "covered_s": round(covered, 6)}
 
 
 def _decoded_faces(reader: VideoReader, detector: FaceDetector, *, redetect: int, people: int) -> Iterator[FrameFaces]:

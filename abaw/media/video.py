@@ -17,13 +17,11 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from abaw.errors import AbawError
-from abaw.media.container import Damage, open_container
+from abaw.media.container import Damage, is_restart, open_container
 
 FALLBACK_FPS = 25.0
 # A frame whose time is not after the previous one's is put this share of a nominal frame after it.
 TIE_STEP = 0.1
-# A clock that goes back by more starts anew: recordings were put one after the other, or a counter wrapped.
-CLOCK_JUMP_S = 1.0
 # A rate that was rounded to a whole number differs by less than this share.
 ROUNDING = 0.02
 
@@ -43,13 +41,12 @@ class VideoFrame:
 class VideoReader:
     """One pass over the frames of a file; ``errors``, ``first_error`` and ``sound`` are complete after the last frame.
 
-    ``sound`` is start and end of the sound in seconds of the same clock, by its packets; None where there is none.
     ``first_error_row`` is the number of rows before the decoder's first complaint.
 
     Times are the presentation times of the container (start offset kept, the same clock as the sound), made
     strictly increasing: a missing time is the previous one plus ``1 / fps``, one that does not increase is the
-    previous one plus a tenth of that. Where the clock starts anew it goes on instead, for picture and sound alike;
-    ``clock_restarts`` counts these places. Packets that do not decode give no row and are counted, as in a plain
+    previous one plus a tenth of that. Where the clock starts anew it goes on instead: ``shifts_s`` is what was added to
+    the stamps after each such place. Packets that do not decode give no row and are counted, as in a plain
     decode. Raises AbawError where the file cannot be opened, has no picture, or yields no frame, and where its disk
     fails on the way.
     """
@@ -64,14 +61,16 @@ class VideoReader:
         self._upright: Upright | None = None
         self._stream = _picture_stream(self._container, self.path)
         self._sound_stream = next(iter(self._container.streams.audio), None)
-        self.sound: tuple[float, float] | None = None
-        self.clock_restarts = 0
         self.first_error_row: int | None = None
-        self._shift_s = self._sound_shift_s = 0.0
+        self.shifts_s: list[float] = []
+        self._stamp_s: float | None = None  # of the frame before, as it came
+        self._sounds: list[tuple[float, float]] = []  # start and end between two restarts, as they came
         self._stream.codec_context.thread_count = threads
         if threads == 1:
             self._stream.thread_type = "NONE"
         self.header_frames = self._stream.frames
+        duration = self._container.duration
+        self.header_duration_s = None if duration is None or duration <= 0 else duration / av.time_base
         self.fps = _nominal_fps(self._stream)
         start, base = self._stream.start_time, self._stream.time_base
         self.start_s = float(start * base) if start is not None and base is not None else 0.0
@@ -91,6 +90,13 @@ class VideoReader:
     def first_error(self) -> str:
         """Its first complaint."""
         return self._damage.first_error
+
+    @property
+    def sound(self) -> tuple[float, float] | None:
+        """Start and end of the sound on the same clock, by its packets; None where there is none."""
+        shifts = [0.0, *self.shifts_s]
+        spans = [(start + shift, end + shift) for (start, end), shift in zip(self._sounds, shifts, strict=False)]
+        return (min(start for start, _ in spans), max(end for _, end in spans)) if spans else None
 
     def close(self) -> None:
         """Release the file."""
@@ -138,13 +144,12 @@ class VideoReader:
         """Note the span of a packet of sound; it is not decoded."""
         if packet.pts is None or packet.time_base is None:
             return
-        start = float(packet.pts * packet.time_base) + self._sound_shift_s
-        if self.sound is not None and start < self.sound[1] - CLOCK_JUMP_S:
-            self._sound_shift_s += self.sound[1] - start
-            start = self.sound[1]
+        start = float(packet.pts * packet.time_base)
         end = start + float((packet.duration or 0) * packet.time_base)
-        first, last = self.sound or (start, end)
-        self.sound = (min(first, start), max(last, end))
+        if not self._sounds or is_restart(start, self._sounds[-1][1]):
+            self._sounds.append((start, end))
+        first, last = self._sounds[-1]
+        self._sounds[-1] = min(first, start), max(last, end)
 
     def _flush(self) -> Iterator[av.VideoFrame]:
         """Frames that the decoder still holds back."""
@@ -155,14 +160,14 @@ class VideoReader:
 
     def _time_after(self, previous: float | None, time: float | None) -> float:
         if previous is None:
+            self._stamp_s = None if time is None else float(time)
             return 0.0 if time is None else float(time)
         if time is None:
             return previous + 1 / self.fps
-        time = float(time) + self._shift_s
-        if time < previous - CLOCK_JUMP_S:
-            self._shift_s += previous + 1 / self.fps - time
-            self.clock_restarts += 1
-            return previous + 1 / self.fps
+        if is_restart(time, self._stamp_s):
+            self.shifts_s.append(previous + 1 / self.fps - float(time))
+        self._stamp_s = float(time)
+        time = float(time) + (self.shifts_s[-1] if self.shifts_s else 0.0)
         return time if time > previous else previous + TIE_STEP / self.fps
 
     def _image(self, frame: av.VideoFrame) -> np.ndarray | None:

@@ -187,7 +187,8 @@ def extract_unit(unit: list[Track], *, plan: Plan) -> Iterator[TrackResult]:
     faces = FeatureStore.open(plan.faces, kind="faces")
     store = FeatureStore.open(plan.store, kind="audio")
     encoder = _encoder(plan.encoder, plan.options)
-    waveform = read_waveform(unit[0].video, encoder.sample_rate) if unit[0].video else None
+    shifts = faces.facts(unit[0].track_id).get("clock_shifts_s", [])
+    waveform = read_waveform(unit[0].video, encoder.sample_rate, shifts_s=shifts) if unit[0].video else None
     tokens = encoder.encode(waveform.samples) if waveform else np.zeros((0, encoder.dim), dtype=np.float32)
     errors = waveform.errors if waveform else 0
 

@@ -368,9 +368,15 @@ import numpy as np
 from pathlib import Path
 from abaw.errors import AbawError
 from abaw.store import ArraySpec, FeatureStore, StoreHeader
-store = FeatureStore.create(Path(sys.argv[1]), StoreHeader("visual", "x", {"features": ArraySpec("float16", (3,))}, {}))
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-rows = {"valid": np.ones(100_000, bool), "features": np.ones((100_000, 3), np.float16)}
+arrays = {"features": ArraySpec("float16", (3,)), "jpeg": ArraySpec("uint8", (), "ragged")}
+arrays["reason"] = ArraySpec("uint8")
+store = FeatureStore.create(Path(sys.argv[1]), StoreHeader("faces", "x", arrays, {}))
+rows = {"valid": np.ones(8200, bool), "features": np.ones((8200, 3), np.float16), "reason": np.zeros(8200, np.uint8)}
+rows["jpeg"] = np.arange(100_000, dtype=np.uint32).astype(np.uint8)
+store.write("whole", rows, fps=25)
+size = store.track_path("whole").stat().st_size
+limit = int(size * float(sys.argv[2]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
     store.write("a", rows, fps=25)
 except AbawError as error:
@@ -378,12 +384,32 @@ except AbawError as error:
 """
 
 
-def test_a_file_that_does_not_fit_is_an_error_of_ours_and_not_a_crash_at_exit(tmp_path):
+@pytest.mark.parametrize("share", ["0.5", "0.9", "0.999"])
+def test_a_file_that_does_not_fit_is_an_error_of_ours_and_not_a_crash_at_exit(tmp_path, share):
     """HDF5 that cannot write its last bytes takes the process down when that ends."""
-    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path / "s")], capture_output=True, text=True)
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "s"), share]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "a.h5 could not be written" in done.stdout
-    assert [path.name for path in (tmp_path / "s").iterdir()] == ["store.json"]
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["store.json", "whole.h5"]
+
+
+NOTES = """
+import sys
+from pathlib import Path
+from abaw.store import FeatureStore
+store = FeatureStore.open(Path(sys.argv[1]))
+for number in range(40):
+    store.note("failures", {f"{sys.argv[2]}{number}": "broken"})
+"""
+
+
+def test_notes_of_runs_at_the_same_time_are_kept_together(tmp_path):
+    FeatureStore.create(tmp_path / "s", make_header())
+    command = [sys.executable, "-c", NOTES, str(tmp_path / "s")]
+    running = [subprocess.Popen([*command, name]) for name in "ab"]
+    assert [process.wait() for process in running] == [0, 0]
+    assert len(FeatureStore.open(tmp_path / "s").notes["failures"]) == 80
 
 
 def test_notes_of_two_runs_are_kept_together(tmp_path):

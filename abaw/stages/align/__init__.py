@@ -150,8 +150,11 @@ def _finished(plan: Plan, header: StoreHeader, work: Work) -> set[str]:
 
 
 def _whole(store: FeatureStore, video: str) -> bool:
-    """Whether every person of a video is there."""
-    num_people = store.facts(f"{video}_person1").get("people", 1)
+    """Whether every person of a video is there; a damaged file counts as there, and `abaw check` tells of it."""
+    try:
+        num_people = store.facts(f"{video}_person1").get("people", 1)
+    except AbawError:
+        return True
     return all(f"{video}_person{number}" in store for number in range(1, num_people + 1))
 
 
@@ -204,7 +207,7 @@ def _summary(store: FeatureStore, results: list[TrackResult], *, plan: Plan, wor
     rows = sum(reasons.values())
     counts = executors.describe_reasons(reasons, valid="with a face") or "nothing new"
     damaged = {r.track_id: r.info["decode_errors"] for r in done if r.info.get("decode_errors")}
-    _note(store, results, damaged, plan)
+    _note(store, results, plan)
     rate = f" ({rows / seconds:.0f} rows/s)" if done and seconds > 0 else ""
     people = sum(result.info.get("tracks", 1) for result in done)
     aligned = f"{len(done)} aligned with {people} people" if plan.all_faces else f"{len(done)} aligned"
@@ -212,7 +215,7 @@ def _summary(store: FeatureStore, results: list[TrackResult], *, plan: Plan, wor
     lines = [
         ("videos" if plan.all_faces else "tracks", f"{aligned}, {already} already there, {len(failed)} failed"),
         ("rows", f"{rows} in {seconds:.1f} s{rate}: {counts}"),
-        ("with", describe_detector(plan.detector, plan.options.device)),
+        ("with", _detector_used(plan)),
         ("store", str(store.path)),
     ]
     if damaged:
@@ -222,20 +225,27 @@ def _summary(store: FeatureStore, results: list[TrackResult], *, plan: Plan, wor
     return Summary("align", lines, failed=failed, data=data)
 
 
-def _note(store: FeatureStore, results: list[TrackResult], damaged: dict[str, int], plan: Plan) -> None:
-    """Keep what `abaw check` tells of tracks that failed, until they are done."""
+def _note(store: FeatureStore, results: list[TrackResult], plan: Plan) -> None:
+    """Keep what `abaw check` and `abaw inspect` tell of tracks that failed or are damaged, until they are not."""
     failures = {result.track_id: result.message if result.status != "done" else None for result in results}
-    known = store.notes.get("failures", {})
-    news = {name: text for name, text in failures.items() if text is not None or name in known}
-    notes: dict[str, Any] = {"decode_errors": damaged, "failures": news}
-    detector = describe_detector(plan.detector, plan.options.device)
-    notes |= {"detector": detector} if results and store.notes.get("detector") != detector else {}
+    damaged = {r.track_id: r.info.get("decode_errors") or None for r in results if r.status == "done"}
     try:
-        for key, value in notes.items():
-            if value:
-                store.note(key, value)
+        for key, told in (("failures", failures), ("decode_errors", damaged)):
+            known = store.notes.get(key, {})
+            news = {name: value for name, value in told.items() if value is not None or name in known}
+            if news:
+                store.note(key, news)
+        detector = _detector_used(plan)
+        if results and store.notes.get("detector") != detector:
+            store.note("detector", detector)
     except AbawError as error:  # a full disk, perhaps: what is done must still be told
         logger.warning("%s", error.what)
+
+
+def _detector_used(plan: Plan) -> str:
+    if plan.kind == "crops" and not plan.detect_on_crops:
+        return "no detector"
+    return describe_detector(plan.detector, plan.options.device)
 
 
 def _exported(summary: Summary, store: FeatureStore, plan: Plan, work: Work, folder: Path) -> Summary:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from abaw.errors import AbawError
+from abaw.media.audio import read_waveform
 from abaw.media.video import VideoReader, read_frames, video_times
 
 
@@ -193,17 +194,44 @@ def test_damage_in_the_middle_is_counted_and_what_decodes_is_kept(make_video):
     assert np.all(np.diff([frame.time_s for frame in frames]) > 0)
 
 
-def test_where_the_clock_starts_anew_it_goes_on(make_video, blank, tone):
-    """Two transport streams, one after the other in one file, as recorders leave them."""
-    path = make_video("a.ts", [blank] * 50, sound=np.tile(tone, 4))
-    path.write_bytes(path.read_bytes() * 2)
-    with VideoReader(path) as reader:
+@pytest.fixture
+def joined(make_video, blank, tone) -> Path:
+    """Three transport streams in one file, as recorders leave them: two seconds of picture, one and a half of sound."""
+    path = make_video("a.ts", [blank] * 50, sound=np.tile(tone, 3))
+    path.write_bytes(path.read_bytes() * 3)
+    return path
+
+
+def test_where_the_clock_starts_anew_it_goes_on(joined):
+    with VideoReader(joined) as reader:
         times = np.array([frame.time_s for frame in reader])
-        assert reader.clock_restarts == 1
-    assert len(times) == 100
+    assert len(times) == 150
     assert np.diff(times) == pytest.approx(1 / 25, abs=2e-3)
-    assert reader.sound is not None
-    assert reader.sound[1] - reader.sound[0] == pytest.approx(4, abs=0.3)  # two seconds and AAC's last block, twice
+    assert reader.shifts_s == pytest.approx([2, 4], abs=2e-3)
+
+
+def test_sound_after_a_restart_goes_with_its_picture(joined):
+    with VideoReader(joined) as reader:
+        start_s = next(iter(reader)).time_s
+        for _ in reader:
+            pass
+    assert reader.sound == pytest.approx((start_s, start_s + 5.5), abs=0.15)  # two pictures and a last sound
+    waveform = read_waveform(joined, 16000, shifts_s=reader.shifts_s)
+    assert (waveform.start_s, waveform.stop_s) == pytest.approx(reader.sound, abs=0.1)
+    loud = np.abs(waveform.samples[: 16000 * 5].reshape(-1, 1600)).max(axis=1) > 0.1  # tenths of a second
+    assert loud[1:14].all()
+    assert not loud[17:19].any()
+    assert loud[21:34].all()
+    assert not loud[37:39].any()
+
+
+def test_short_recordings_put_together_are_told_apart(make_video, blank):
+    path = make_video("a.ts", [blank] * 20)  # 0.8 s
+    path.write_bytes(path.read_bytes() * 5)
+    with VideoReader(path) as reader:
+        times = [frame.time_s for frame in reader]
+    assert len(reader.shifts_s) == 4
+    assert times[-1] - times[0] == pytest.approx(99 / 25, abs=1e-2)
 
 
 def test_the_place_of_the_first_complaint_is_told(make_video):

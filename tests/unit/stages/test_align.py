@@ -458,3 +458,12 @@ def test_a_yunet_without_a_file_and_offline_says_where_to_get_it(folder):
     with pytest.raises(AbawError) as failed:
         run(folder, "align.detector=yunet", "run.offline=true", f'run.weights_dir="{folder}/weights"')
     assert failed.value.code == ExitCode.MISSING
+
+
+def test_a_damaged_person_does_not_stop_the_others(tmp_path, make_video, pair_pictures):
+    make_video("videos/pair.mp4", pair_pictures)
+    (tmp_path / "data.toml").write_text(TOML)
+    run(tmp_path, "align.all_faces=true")
+    store(tmp_path).track_path("pair_person1").write_text("junk")
+    make_video("videos/more.mp4", pair_pictures)
+    assert run(tmp_path, "align.all_faces=true").data["tracks"] == 2

@@ -260,7 +260,7 @@ def test_crops_that_came_after_align_are_seen(folder):
         crops(folder, name, "00001.jpg")
     crops(folder, "a", "00001.jpg", "00009.jpg")
     align(folder, "a", 5, num_crops=1, highest_crop=1)
-    assert verdict("a") == ("wrong", "the last crop is number 9, 5 frames")
+    assert verdict("a") == ("wrong", "1 crops were aligned, 2 are there now; the last crop is number 9, 5 frames")
     assert verdict("b") == ("wrong", "not aligned yet")
 
 
@@ -376,7 +376,31 @@ def test_rows_after_a_decoder_complaint_may_be_early(folder):
 
 
 def test_a_clock_that_starts_anew_is_a_remark(folder):
-    assert remarks(folder, 3, clock_restarts=1) == ["the clock starts anew 1 time"]
+    assert remarks(folder, 3, clock_shifts_s=[2.0]) == ["the clock starts anew 1 time"]
+
+
+def test_a_recording_that_ends_long_before_its_header_says_is_a_remark(folder):
+    assert remarks(folder, 3, header_duration_s=2.4, covered_s=0.3) == [
+        "the header says 2.4 s, what decodes is 2.1 s shorter"
+    ]
+    assert remarks(folder, 3, header_duration_s=2.4, covered_s=2.0) == []
+
+
+def test_a_damaged_picture_that_has_its_row_shifts_no_other(folder):
+    store = FeatureStore.open(folder / "features" / "faces")
+    reason, valid = np.array([Reason.VALID, Reason.DECODE_ERROR], np.uint8), np.array([True, False])
+    rows = {"valid": valid, "time": np.arange(2.0), "reason": reason, "person": valid.astype("u2")}
+    store.write("a", rows, fps=25, facts={"decode_errors": 1, "first_error_row": 1})
+    label(folder, "a", 2)
+    assert verdict("a") == ("ok", "")
+
+
+def test_another_recording_is_seen_for_people_too(folder):
+    (folder / "videos").mkdir()
+    (folder / "videos" / "a.mp4").write_bytes(b"123456")
+    (folder / "data.toml").write_text('[data]\nvideos = "videos"\n')
+    align(folder, "a_person1", 5, bytes=5)
+    assert verdict("a_person1")[1].startswith("the recording is another one than was aligned")
 
 
 def test_rows_that_could_not_be_decoded_are_a_remark(folder):
