@@ -52,15 +52,15 @@ def publish_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep other processes of this program out meanwhile, as far as the file system knows locks; the file stays."""
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes of this program out of a folder meanwhile, as far as its file system knows locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with path.open("w") as file:
-            with suppress(OSError):  # a network folder without locks: then the last writer wins
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-    except OSError as error:
-        raise _not_written(path, error) from error
+        with suppress(OSError):  # a network folder without locks: then the last writer wins
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def discard(folder: Path) -> None:

@@ -131,7 +131,7 @@ class FeatureStore:
 
         A dict is merged into the one that is there, where None takes an entry out; other runs' notes stay.
         """
-        with locked(self.path / ".notes.lock"):
+        with locked(self.path):
             self.notes = read_header_json(self.path, self.header.kind)["notes"]
             if isinstance(value, dict):
                 merged = {**self.notes.get(key, {}), **value}
