@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from abaw.config import Config, FinetuneConfig, FuseConfig, SubmitConfig, Table
+from abaw.config import Config, EncoderConfig, FinetuneConfig, FuseConfig, SubmitConfig, Table
 from abaw.errors import AbawError, ExitCode, closest
-from abaw.presets import PRESET_KEY, PRESETS
+from abaw.presets import PRESET_KEYS, choices, preset_values
 from abaw.tasks import TASKS
 
 TASK_TABLES: dict[str, type[Table]] = {"finetune": FinetuneConfig, "fuse": FuseConfig, "submit": SubmitConfig}
@@ -53,8 +53,8 @@ def load_config(
     content: Raw = {**raw, "root": root}
     for table, by_task in tasks.items():
         content[f"{table}_tasks"] = by_task
-    for table in PRESET_KEY:
-        _apply_preset(content, table, problems)
+    for table in PRESET_KEYS:
+        _apply_presets(content, table, problems)
     config = _validate(content, root=root, problems=problems)
     if config is not None and config.run.output.exists() and not config.run.output.is_dir():
         problems.append(f"run.output  {config.run.output} is not a folder")
@@ -100,16 +100,20 @@ def _parse_override(text: str) -> tuple[list[str], Any]:
 
 def _set(raw: Raw, keys: list[str], value: Any) -> None:
     """Set a dotted key; a task table's own value for the same key gives way, since flags stand above it."""
-    table = raw
-    for key in keys[:-1]:
-        if not isinstance(table.get(key), dict):
-            table[key] = {}
-        table = table[key]
-    table[keys[-1]] = value
-    if len(keys) == 2 and keys[0] in TASK_TABLES:
-        for task in TASKS:
-            if isinstance(table.get(task), dict):
-                table[task].pop(keys[1], None)
+    _table(raw, keys[:-1])[keys[-1]] = value
+    if keys[0] in TASK_TABLES and keys[1] not in TASKS:
+        for own in [raw[keys[0]].get(task) for task in TASKS]:
+            if isinstance(own, dict) and (len(keys) == 2 or isinstance(own.get(keys[1]), dict)):
+                _table(own, keys[1:-1]).pop(keys[-1], None)
+
+
+def _table(raw: Raw, keys: list[str]) -> Raw:
+    """The table at a place, made where there is none."""
+    for key in keys:
+        if not isinstance(raw.get(key), dict):
+            raw[key] = {}
+        raw = raw[key]
+    return raw
 
 
 def _split_task_tables(raw: Raw, problems: list[str]) -> dict[str, Raw]:
@@ -119,20 +123,30 @@ def _split_task_tables(raw: Raw, problems: list[str]) -> dict[str, Raw]:
         content = raw.get(table)
         if not isinstance(content, dict):
             continue
-        own = {key: value for key, value in content.items() if not isinstance(value, dict)}
-        default = TASK_TABLES[table].model_fields["task"].default
-        for task, values in content.items():
-            if isinstance(values, dict) and task not in TASKS:
-                problems.append(
-                    _unknown(f"{table}.{task}", "key or task", task, [*TASK_TABLES[table].model_fields, *TASKS])
-                )
-            elif isinstance(values, dict):
-                # A sample file or a predictions store belongs to one task: others do not inherit it.
-                foreign = FILES_OF_A_TASK if task != own.get("task", default) else set()
-                shared = {key: value for key, value in own.items() if key not in foreign}
-                found.setdefault(table, {})[task] = {**shared, **values, "task": task}
+        fields = TASK_TABLES[table].model_fields
+        by_task = {key: value for key, value in content.items() if isinstance(value, dict) and key not in fields}
+        own = {key: value for key, value in content.items() if key not in by_task}
+        for task, values in by_task.items():
+            if task not in TASKS:
+                problems.append(_unknown(f"{table}.{task}", "key or task", task, [*fields, *TASKS]))
+                continue
+            # A sample file or a predictions store belongs to one task: others do not inherit it.
+            foreign = FILES_OF_A_TASK if task != own.get("task", fields["task"].default) else set()
+            shared = {key: value for key, value in own.items() if key not in foreign}
+            found.setdefault(table, {})[task] = {**_over(shared, values, fields), "task": task}
         raw[table] = own
     return found
+
+
+def _over(below: Raw, above: Raw, fields: Mapping[str, Any]) -> Raw:
+    """One table over another; a table within them is merged key by key, any other value replaced."""
+    nested = {key for key, field in fields.items() if isinstance(field.default, Table)}
+    merged = {
+        key: {**below[key], **above[key]}
+        for key in nested
+        if isinstance(below.get(key), dict) and isinstance(above.get(key), dict)
+    }
+    return {**below, **above, **merged}
 
 
 def _unknown_tasks(raw: Raw) -> list[str]:
@@ -155,17 +169,19 @@ def _unknown(dotted: str, what: str, name: str, names: Iterable[str]) -> str:
     return f'{dotted}  unknown {what} "{name}" ({hint})'
 
 
-def _apply_preset(content: Raw, table: str, problems: list[str]) -> None:
-    """Fill keys that a table leaves out from the preset it names."""
-    entries = [content.setdefault(table, {}), *content.get(f"{table}_tasks", {}).values()]
+def _apply_presets(content: Raw, table: str, problems: list[str]) -> None:
+    """Fill keys that a table leaves out from the presets it names."""
     default = Config.model_fields[table].default
-    for entry in entries:
-        if isinstance(entry, dict):
-            name = entry.get(PRESET_KEY[table], getattr(default, PRESET_KEY[table]))
-            if isinstance(name, str) and name not in PRESETS[table]:
-                problems.append(_unknown(f"{table}.{PRESET_KEY[table]}", "name", name, PRESETS[table]))
-            for key, value in PRESETS[table].get(name, {}).items() if isinstance(name, str) else ():
-                entry.setdefault(key, value)
+    for entry in [content.setdefault(table, {}), *content.get(f"{table}_tasks", {}).values()]:
+        if not isinstance(entry, dict):
+            continue
+        names = {key: entry.get(key, getattr(default, key)) for key in PRESET_KEYS[table]}
+        for key, name in names.items():
+            known = choices(table, key)
+            if isinstance(name, str) and name not in known:
+                problems.append(_unknown(f"{table}.{key}", "name", name, known))
+        for key, value in preset_values(table, [str(name) for name in names.values()]).items():
+            entry.setdefault(key, value)
 
 
 def _validate(content: Raw, *, root: Path, problems: list[str]) -> Config | None:
@@ -190,13 +206,16 @@ def _describe(detail: ErrorDetails) -> str:
     keys = [str(part) for part in detail["loc"]]
     if keys[0].endswith("_tasks"):
         keys[0] = keys[0].removesuffix("_tasks")
-    dotted = ".".join(key for key in keys if not key.startswith(("literal[", "list[", "function-")))
+    dotted = ".".join(key for key in keys if not key.startswith(("literal[", "list[", "dict[", "function-")))
     if detail["type"] == "extra_forbidden":
         match = closest(keys[-1], _known_keys(keys[:-1]))
         hint = f' (did you mean "{match}"?)' if match else ""
         return f"{dotted}  unknown key{hint}"
     if detail["type"] == "missing":
         return f"{dotted}  is required"
+    if detail["type"] == "value_error":  # a rule of ours, in its own words
+        words = detail["msg"].removeprefix("Value error, ")
+        return f"{dotted}  {words}" + ("" if isinstance(detail["input"], dict) else f", got {detail['input']!r}")
     expected = EXPECTED.get(detail["type"].partition("_")[0])
     message = f"expected {expected}" if expected and detail["type"].endswith(("_parsing", "_type")) else detail["msg"]
     return f"{dotted}  {message[0].lower() + message[1:]}, got {detail['input']!r}"
@@ -206,13 +225,15 @@ def _known_keys(parents: list[str]) -> list[str]:
     """Keys valid at a place of the file, for the closest match."""
     if not parents:
         return [name for name in Config.model_fields if name != "root" and not name.endswith("_tasks")]
-    field = Config.model_fields.get(parents[0])
     if parents[0] == "encoders":
-        from abaw.config import EncoderConfig
-
         return list(EncoderConfig.model_fields)
-    default = field.default if field is not None else None
-    return list(type(default).model_fields) if isinstance(default, Table) else []
+    table: type[BaseModel] = Config
+    for name in parents:
+        field = table.model_fields.get(name)
+        if field is None or not isinstance(field.default, Table):
+            return []
+        table = type(field.default)
+    return list(table.model_fields)
 
 
 def _problems_error(path: Path, problems: list[str]) -> AbawError:

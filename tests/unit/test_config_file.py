@@ -144,3 +144,36 @@ def test_a_wrong_preset_stands_beside_the_other_problems(tmp_path):
     with pytest.raises(AbawError, match="2 problems") as caught:
         load(tmp_path, '[fuse]\nmodel = "netese"\nlr = "abc"\n')
     assert 'fuse.model  unknown name "netese" (did you mean "netease"?)' in caught.value.where
+
+
+@pytest.mark.parametrize("key", ["finetune.name", "finetune.split", "pretrain.name", "fuse.name"])
+def test_a_name_may_hold_no_path(tmp_path, key):
+    (tmp_path / "data.toml").write_text("")
+    with pytest.raises(AbawError, match=f"{key}  .*a name may hold no path"):
+        load_config(tmp_path / "data.toml", overrides=[f'{key}="../x"'])
+
+
+def test_a_tables_own_table_is_merged_over_a_task_table_key_by_key(tmp_path):
+    (tmp_path / "data.toml").write_text('[finetune.emae]\nview = "eyes"\n[finetune.expr.emae]\noperator = "mean"\n')
+    cfg = load_config(tmp_path / "data.toml", overrides=["finetune.emae.style=dim"])
+    assert cfg.finetune_for("expr").emae.model_dump() == {
+        "view": "eyes",
+        "operator": "mean",
+        "style": "dim",
+        "after": 0,
+    }
+
+
+def test_the_presets_of_model_and_size_together_stand_above_each_of_them(tmp_path):
+    (tmp_path / "data.toml").write_text('[finetune]\npreset = "vit_base_224"\nmodel = "emma"\nwarmup_steps = 7\n')
+    own = load_config(tmp_path / "data.toml").finetune
+    assert (own.batch_size, own.accumulate, own.clip_norm, own.warmup_steps) == (400, 4, 0.05, 7)
+
+
+def test_weights_are_named_from_the_files_folder_or_from_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "data.toml").write_text("")
+    (tmp_path / "runs/one").mkdir(parents=True)
+    cfg = load_config(tmp_path / "data.toml")
+    assert cfg.weights_file("~/mae.pth") == tmp_path / "home/mae.pth"
+    assert cfg.weights_file("runs/one") == tmp_path / "runs/one/best.safetensors"

@@ -7,35 +7,51 @@ nothing of what the stages do with the values. data.example.toml documents every
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import Field
 
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Precision = Literal["auto", "fp32", "bf16"]
-Weights = Literal["none", "balanced"] | list[float]
+from abaw.config.table import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Precision,
+    RelativePath,
+    Table,
+)
+from abaw.config.training import (
+    CotexConfig,
+    EmaeConfig,
+    EmmaConfig,
+    ExtraImages,
+    FinetuneConfig,
+    FuseConfig,
+    PretrainConfig,
+    PretrainSource,
+)
 
-
-def _resolve(value: Any, info: ValidationInfo) -> Any:
-    """Paths are relative to the TOML file's folder, which the loader passes as context."""
-    root = (info.context or {}).get("root")
-    if value == "":
-        msg = "a path may not be empty"
-        raise ValueError(msg)
-    return (root or Path()) / Path(value).expanduser() if isinstance(value, str) else value
-
-
-RelativePath = Annotated[Path, BeforeValidator(_resolve)]
-
-
-class Table(BaseModel):
-    """A table of the file: unknown keys are errors, values cannot change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+__all__ = [
+    "AlignConfig",
+    "Config",
+    "CotexConfig",
+    "DataConfig",
+    "EmaeConfig",
+    "EmmaConfig",
+    "EncoderConfig",
+    "EvaluateConfig",
+    "ExtraImages",
+    "ExtractAudioConfig",
+    "ExtractVisualConfig",
+    "FinetuneConfig",
+    "FuseConfig",
+    "PretrainConfig",
+    "PretrainSource",
+    "RunConfig",
+    "SubmitConfig",
+    "Table",
+]
 
 
 class DataConfig(Table):
@@ -92,72 +108,14 @@ class AlignConfig(Table):
     redetect: PositiveInt = Field(25, description="frames between full detections while a face is followed")
 
 
-class PretrainSource(Table):
-    """One faces store to pretrain on."""
-
-    store: RelativePath = Field(description="a faces store")
-    weight: PositiveFloat = Field(1.0, description="relative share of the samples drawn from it")
-
-
-class PretrainConfig(Table):
-    """Masked autoencoder on faces."""
-
-    preset: str = Field("vit_tiny_64", description="vit_tiny_64 | vit_small_112 | vit_base_224 | vit_large_224")
-    name: str = Field("", description="name of the run; default the preset's")
-    sources: list[PretrainSource] = Field([], description="faces stores; default the one of [align]")
-    init_from: str = Field("none", description='checkpoint to start from, or "none" for random weights')
-    normalization: Literal["measured", "imagenet", "mae-face"] = Field("measured", description="pixel mean and std")
-    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = Field(0.75, description="share of patches hidden")
-    norm_pix_loss: bool = Field(True, description="targets are pixels normalised within each patch")
-    steps: PositiveInt = Field(1000, description="optimiser steps")
-    warmup_steps: NonNegativeInt = Field(50, description="steps of linear warm-up")
-    batch_size: PositiveInt = Field(64, description="images a step")
-    base_lr: PositiveFloat = Field(1.5e-4, description="learning rate at batch 256; scaled linearly with the batch")
-    weight_decay: NonNegativeFloat = Field(0.05, description="of AdamW")
-    clip_norm: NonNegativeFloat = Field(1.0, description="largest gradient norm; 0 = no clipping")
-    min_crop_scale: Annotated[float, Field(gt=0, le=1)] = Field(0.6, description="smallest area of the random crop")
-    tracks: Literal["train", "all"] = Field(
-        "train", description="train = leave out the faces of every validation and test track"
-    )
-    checkpoint_every: PositiveInt = Field(100, description="steps between resume points and report lines")
-    precision: Precision = Field("auto", description="auto = bf16 where the hardware has it")
-
-
-class FinetuneConfig(Table):
-    """Static model of one task on single faces; [finetune.<task>] overrides it for a task."""
-
-    task: str = Field("va", description="au | expr | va; the --task flag overrides it")
-    preset: str = Field("vit_tiny_64", description="the pretrained model's preset")
-    name: str = Field("", description="name of the run; default the preset's")
-    faces: RelativePath | None = Field(None, description="faces store; default the one of [align]")
-    init_from: str = Field("pretrain", description='"pretrain" (the run of [pretrain]), a checkpoint, or "none"')
-    steps: PositiveInt = Field(1000, description="optimiser steps")
-    warmup_steps: NonNegativeInt = Field(50, description="steps of linear warm-up")
-    batch_size: PositiveInt = Field(64, description="faces a step")
-    lr: PositiveFloat = Field(1e-3, description="peak learning rate")
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(0.75, description="factor of the rate per layer downwards")
-    weight_decay: NonNegativeFloat = Field(0.05, description="of AdamW")
-    drop_path: Fraction = Field(0.1, description="stochastic depth of the last block; grows linearly up to it")
-    clip_norm: NonNegativeFloat = Field(1.0, description="largest gradient norm; 0 = no clipping")
-    pooling: Literal["mean", "cls"] = Field("mean", description="tokens -> feature: mean of patches, or class token")
-    augment: Literal["none", "light", "strong"] = Field("light", description="flip, crop, rotation, colour changes")
-    weight_kind: Literal["weight", "pos_weight"] = Field(
-        "pos_weight", description="au: class_weights multiply a unit's whole loss, or its positive rows"
-    )
-    ccc_reduce: Literal["mean", "sum"] = Field("mean", description="va: over the two dimensions")
-    mse_weight: NonNegativeFloat = Field(0.5, description="va: share of a squared error added to 1 - CCC")
-    label_smoothing: Fraction = Field(0.0, description="expr: label smoothing")
-    class_weights: Weights = Field("balanced", description="none | balanced (from the training labels) | numbers")
-    frames_per_track: NonNegativeInt = Field(0, description="training frames per track, evenly spread; 0 = all")
-    validate_every: PositiveInt = Field(100, description="steps between validations and resume points")
-    precision: Precision = Field("auto", description="auto = bf16 where the hardware has it")
-
-
 class EncoderConfig(Table):
     """One extraction: an encoder of the registry with its settings, under a name of the user's."""
 
     encoder: str = Field(description="an entry of the visual or audio encoders")
     weights: str = Field("", description='checkpoint file or run folder; "random" only for tests of speed')
+    trained_on: list[str] = Field(
+        [], description='visual: data sets whose labels foreign weights have seen; ["none"] = no labels'
+    )
     pooling: Literal["auto", "mean", "cls"] = Field("auto", description="visual: tokens -> feature")
     batch_size: PositiveInt = Field(64, description="visual: faces per forward pass")
     precision: Precision = Field("auto", description="visual: auto = bf16 where the hardware has it")
@@ -180,30 +138,6 @@ class ExtractAudioConfig(Table):
     encoders: list[str] = Field(["logmel"], description="names of [encoders] or of the registry; --encoder overrides")
     faces: RelativePath | None = Field(None, description="faces store that gives the clock; default the one of [align]")
     silence_db: float = Field(-80.0, description="rows quieter than this (dB of full scale) are invalid: silent")
-
-
-class FuseConfig(Table):
-    """Temporal model on cached features; [fuse.<task>] overrides it for a task."""
-
-    task: str = Field("va", description="au | expr | va; the --task flag overrides it")
-    model: str = Field("netease", description="netease | static | linear")
-    name: str = Field("", description="name of the run; default the model's")
-    visual: list[RelativePath] | None = Field(None, description="visual stores; [] = none; default by [extract_visual]")
-    audio: list[RelativePath] | None = Field(None, description="audio stores; [] = none; default by [extract_audio]")
-    window: PositiveInt = Field(100, description="frames a window")
-    stride: PositiveInt = Field(50, description="frames between window starts; at most the window")
-    steps: PositiveInt = Field(1000, description="optimiser steps")
-    warmup_steps: NonNegativeInt = Field(50, description="steps of linear warm-up")
-    batch_size: PositiveInt = Field(32, description="windows a step")
-    lr: PositiveFloat = Field(5e-4, description="peak learning rate")
-    weight_decay: NonNegativeFloat = Field(0.05, description="of AdamW")
-    clip_norm: NonNegativeFloat = Field(1.0, description="largest gradient norm; 0 = no clipping")
-    dropout: Fraction = Field(0.3, description="dropout of the temporal model")
-    mse_weight: NonNegativeFloat = Field(0.5, description="va: share of a squared error added to 1 - CCC")
-    class_weights: Weights = Field("balanced", description="none | balanced (from the training labels) | numbers")
-    validate_every: PositiveInt = Field(50, description="steps between validations and resume points")
-    precision: Precision = Field("fp32", description="auto = bf16 where the hardware has it")
-    gap: Literal["mask", "hold", "nearest", "linear"] = Field("hold", description="how rows without data are filled")
 
 
 class EvaluateConfig(Table):
@@ -270,5 +204,15 @@ class Config(Table):
         return self.run.output / "runs" / "-".join(part for part in (stage, task, name) if part)
 
     def predictions_store(self, run_dir: Path) -> Path:
-        """predictions/<run>: scores that a run wrote for validation and test tracks."""
-        return self.run.output / "predictions" / run_dir.name
+        """predictions/<run>: scores that a run wrote; of a fold predictions/<run>-fold-<k>."""
+        folded = run_dir.parent.name != "runs"
+        return self.run.output / "predictions" / (f"{run_dir.parent.name}-{run_dir.name}" if folded else run_dir.name)
+
+    def weights_file(self, named: str) -> Path:
+        """A weights file as the configuration names it: from its folder on, ``~`` allowed; of a run folder its best."""
+        path = self.root / Path(named).expanduser()
+        return path / "best.safetensors" if path.is_dir() else path
+
+    def splits_file(self, name: str) -> Path:
+        """splits/<name>.json: which fold each video belongs to."""
+        return self.run.output / "splits" / f"{name}.json"
