@@ -148,10 +148,11 @@ class LabelReader:
         table = np.full((num_rows, MTL_FIELDS - 1), CLASS_INVALID, np.float32)
         table[:, :2] = VA_INVALID
         table[inside[:, 0].astype(np.int64)] = inside[:, 1:]
-        return {head.name: _to_labels(table[:, MTL_COLUMNS[head.name]], head) for head in self.task.heads}
+        return {head.name: to_labels(table[:, MTL_COLUMNS[head.name]], head) for head in self.task.heads}
 
 
-def _to_labels(table: np.ndarray, head: Head) -> Labels:
+def to_labels(table: np.ndarray, head: Head) -> Labels:
+    """Values as the organisers write them, -5 and -1 where not annotated, as values and mask."""
     invalid = VA_INVALID if head.problem is Problem.REGRESSION else CLASS_INVALID
     mask = table != invalid
     return Labels(np.where(mask, table, 0).astype(np.float32), mask)
@@ -168,9 +169,9 @@ def read_label_file(path: Path, head: Head) -> Labels:
     _check_header(lines[0], head, path)
     body = lines[1:]
     table = _parse(body, head)
-    if len(table) != len(body) or table.shape[1] != head.target_dim or not _in_range(table, head).all():
+    if len(table) != len(body) or table.shape[1] != head.target_dim or not in_range(table, head).all():
         _explain_rows(body, head, path)
-    return _to_labels(table, head)
+    return to_labels(table, head)
 
 
 def _parse(body: list[str], head: Head) -> np.ndarray:
@@ -211,7 +212,7 @@ def _decode(content: bytes, path: Path) -> str:
     )
 
 
-def _in_range(table: np.ndarray, head: Head) -> np.ndarray:
+def in_range(table: np.ndarray, head: Head) -> np.ndarray:
     """bool of the same shape: values a label of this head can have, the sentinel included."""
     if head.problem is Problem.REGRESSION:
         return (np.abs(table) <= 1) | (table == VA_INVALID)
@@ -244,7 +245,7 @@ def _explain_rows(body: list[str], head: Head, path: Path) -> None:
             row = np.array([[float(part) for part in parts]], np.float32)
         except ValueError:
             row = np.zeros((1, 0), np.float32)
-        if row.shape[1] != head.target_dim or not _in_range(row, head).all():
+        if row.shape[1] != head.target_dim or not in_range(row, head).all():
             raise AbawError(
                 f"label file {path.name} has a row that is no {head.name} label: {line[:80]!r}",
                 where=f"{path}, line {number}",
@@ -284,7 +285,7 @@ def read_mtl_file(path: Path) -> dict[str, np.ndarray]:
         places.setdefault(row[0], []).append(index)
         table[index] = row[1]
     heads = TASKS["mtl"].heads
-    good = np.column_stack([_in_range(table[:, 1:][:, MTL_COLUMNS[head.name]], head) for head in heads]).all(axis=1)
+    good = np.column_stack([in_range(table[:, 1:][:, MTL_COLUMNS[head.name]], head) for head in heads]).all(axis=1)
     if not good.all():
         index = int(np.argmin(good))
         raise AbawError(

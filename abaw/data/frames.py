@@ -1,18 +1,21 @@
-"""Face crops of a faces store as images: decoding, resizing to a model's size, and tables of frames.
+"""Face crops as images: decoding those of a faces store, resizing to a model's size, and tables of frames.
 
 Knows nothing of labels' file layouts, of models or of training order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from abaw.data.image_threads import in_parts
 from abaw.errors import AbawError
 from abaw.store import FeatureStore
 
@@ -21,17 +24,46 @@ CACHE_BYTES = 2 << 30
 READ_ROWS = 512
 SKIP_BYTES = 1 << 18  # reading over this many unwanted bytes costs about as much as another read
 
+# Gives one face, RGB uint8 [S, S, 3] of the side it is stored with; safe to call in any thread.
+Decode = Callable[[], np.ndarray]
 
-@dataclass(frozen=True, slots=True)
+
+class Frames(Protocol):
+    """Some frames that lie together: rows of a store's track, or images of a folder (`image_files.ImageRef`)."""
+
+    @property
+    def track_id(self) -> str:
+        """Name of the track or of the part of a folder."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, place: int) -> str:
+        """The frame at a place, counted from 0, for messages."""
+
+    def decoders(self, places: np.ndarray) -> list[Decode]:
+        """What decodes the frames at these increasing places, in their order."""
+
+
+@dataclass(slots=True)
 class FrameRef:
-    """Some rows of one track of a store."""
+    """Some rows of one track of a store. The track's offsets are kept from the first reading on."""
 
     store: FeatureStore
     track_id: str
     rows: np.ndarray  # int64 [n], increasing
+    _offsets: np.ndarray | None = field(init=False, default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def name(self, place: int) -> str:
+        return f"{self.track_id}:{int(self.rows[place])}"
+
+    def decoders(self, places: np.ndarray) -> list[Decode]:
+        """Reads the bytes of the faces at these increasing places of `rows`; see `read_faces`."""
+        if self._offsets is None:
+            self._offsets = self.store.read(self.track_id, "offsets")
+        return _stored(self.store, self.track_id, self.rows[places], self._offsets)
 
 
 def spread(rows: np.ndarray, count: int) -> np.ndarray:
@@ -50,26 +82,40 @@ def read_faces(
     non-square image, naming track and row.
     """
     images = np.empty((len(rows), size, size, 3), np.uint8)
-    if len(rows) == 0:
-        return images
     if offsets is None:
         offsets = store.read(track_id, "offsets")
     for start in range(0, len(rows), READ_ROWS):
         part = rows[start : start + READ_ROWS]
-        skipped = offsets[part[1:]] - offsets[part[:-1] + 1]
-        faces: list[np.ndarray] = []
-        for near in np.split(part, np.flatnonzero(skipped > SKIP_BYTES) + 1):
-            first = int(offsets[near[0]])
-            span = store.read(track_id, "jpeg", slice(first, int(offsets[near[-1] + 1])))
-            cuts = zip(offsets[near] - first, offsets[near + 1] - first, near, strict=True)
-            faces += [_decode(span[begin:end], store, track_id, int(row)) for begin, end, row in cuts]
-        images[start : start + READ_ROWS] = resize(faces, size)
+        images[start : start + READ_ROWS] = decode(_stored(store, track_id, part, offsets), size)
+    return images
+
+
+def _stored(store: FeatureStore, track_id: str, rows: np.ndarray, offsets: np.ndarray) -> list[Decode]:
+    """Decoders of increasing rows, whose bytes are read now: near ones together."""
+    skipped = offsets[rows[1:]] - offsets[rows[:-1] + 1]
+    found: list[Decode] = []
+    for near in np.split(rows, np.flatnonzero(skipped > SKIP_BYTES) + 1):
+        first = int(offsets[near[0]])
+        span = store.read(track_id, "jpeg", slice(first, int(offsets[near[-1] + 1])))
+        cuts = zip(offsets[near] - first, offsets[near + 1] - first, near.tolist(), strict=True)
+        found += [partial(_decode, span[begin:end], store, track_id, row) for begin, end, row in cuts]
+    return found
+
+
+def decode(decoders: Sequence[Decode], size: int) -> np.ndarray:
+    """RGB uint8 [n, size, size, 3], decoded and resized in several threads."""
+    images = np.empty((len(decoders), size, size, 3), np.uint8)
+
+    def fill(part: slice) -> None:
+        images[part] = resize([one() for one in decoders[part]], size)
+
+    in_parts(fill, len(decoders))
     return images
 
 
 def _decode(jpeg: np.ndarray, store: FeatureStore, track_id: str, row: int) -> np.ndarray:
     image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR) if len(jpeg) else None
-    if image is None:
+    if image is None or _is_cut(jpeg):
         raise AbawError(
             f"face of track {track_id}, row {row} is {'not a readable JPEG' if len(jpeg) else 'empty'}",
             where=str(store.track_path(track_id)),
@@ -82,6 +128,25 @@ def _decode(jpeg: np.ndarray, store: FeatureStore, track_id: str, row: int) -> n
             fix="align to square crops: run `abaw align` on the videos",
         )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _is_cut(jpeg: np.ndarray) -> bool:
+    """Whether a JPEG lacks its end marker (FF D9): decoders fill what is missing with grey and say nothing."""
+    if jpeg[-2:].tolist() == [0xFF, 0xD9]:
+        return False
+    content = jpeg.tobytes()  # some programs write on after the end
+    return content.startswith(b"\xff\xd8") and b"\xff\xd9" not in content
+
+
+def check_first_faces(refs: Sequence[FrameRef]) -> None:
+    """Decode the first face of every track. Raises AbawError for one that is corrupt, empty or not square.
+
+    What is wrong with a whole track is found so before a training, and at no cost; single bad faces are not.
+    """
+    for ref in refs:
+        if len(ref):
+            for one in ref.decoders(np.zeros(1, np.int64)):
+                one()
 
 
 def resize(faces: Sequence[np.ndarray], size: int) -> np.ndarray:
@@ -100,19 +165,18 @@ def resize(faces: Sequence[np.ndarray], size: int) -> np.ndarray:
 
 @dataclass
 class FrameTable:
-    """Frames of many tracks under one running index, decoded at one size.
+    """Frames of many tracks and folders under one running index, decoded at one size.
 
-    Decoded frames are kept in memory when all of them fit into `cache_bytes`. Index i belongs to the i-th row of the
+    Decoded frames are kept in memory when all of them fit into `cache_bytes`. Index i belongs to the i-th frame of the
     concatenated `refs`.
     """
 
-    refs: Sequence[FrameRef]
+    refs: Sequence[Frames]
     size: int
     cache_bytes: int = CACHE_BYTES
     _starts: np.ndarray = field(init=False)
     _cache: np.ndarray | None = field(init=False, default=None)
     _filled: set[int] = field(init=False, default_factory=set)
-    _offsets: dict[int, np.ndarray] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._starts = np.concatenate([[0], np.cumsum([len(ref) for ref in self.refs])]).astype(np.int64)
@@ -122,16 +186,10 @@ class FrameTable:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def place(self, index: int) -> tuple[FrameRef, int]:
-        """Track and row of a frame."""
-        number = int(np.searchsorted(self._starts, index, side="right")) - 1
-        ref = self.refs[number]
-        return ref, int(ref.rows[index - self._starts[number]])
-
     def name(self, index: int) -> str:
-        """Track and row of a frame, for messages."""
-        ref, row = self.place(index)
-        return f"{ref.track_id}:{row}"
+        """Track and row, or file, of a frame, for messages."""
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self.refs[number].name(int(index - self._starts[number]))
 
     def images(self, indices: np.ndarray) -> np.ndarray:
         """RGB uint8 [n, size, size, 3] of frames in the given order."""
@@ -140,21 +198,23 @@ class FrameTable:
             for number in np.unique(numbers):
                 self._fill(int(number))
             return self._cache[indices]
-        images = np.empty((len(indices), self.size, self.size, 3), np.uint8)
+        decoders: list[Decode] = []
+        order = np.argsort(indices, kind="stable")
         for number in np.unique(numbers).tolist():
-            ref, places = self.refs[number], np.flatnonzero(numbers == number)
-            offsets = self._offsets.get(number)
-            if offsets is None:
-                offsets = self._offsets[number] = ref.store.read(ref.track_id, "offsets")
-            rows, order = np.unique(ref.rows[indices[places] - self._starts[number]], return_inverse=True)
-            images[places] = read_faces(ref.store, ref.track_id, rows, self.size, offsets=offsets)[order]
+            wanted, again = np.unique(indices[numbers == number] - self._starts[number], return_inverse=True)
+            own = self.refs[number].decoders(wanted)
+            decoders += [own[k] for k in np.sort(again).tolist()]
+        images = np.empty((len(indices), self.size, self.size, 3), np.uint8)
+        images[order] = decode(decoders, self.size)
         return images
 
     def _fill(self, number: int) -> None:
         """Decode a whole track into the cache: rows of one track lie together, and all are wanted in the end."""
         if self._cache is not None and number not in self._filled:
             ref, start = self.refs[number], self._starts[number]
-            self._cache[start : start + len(ref)] = read_faces(ref.store, ref.track_id, ref.rows, self.size)
+            for first in range(0, len(ref), READ_ROWS):
+                places = np.arange(first, min(first + READ_ROWS, len(ref)))
+                self._cache[start + places] = decode(ref.decoders(places), self.size)
             self._filled.add(number)
 
     def in_order(self, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

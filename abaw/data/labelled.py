@@ -5,26 +5,34 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from abaw.data.annotations import LabelReader, Labels, concatenate
+from abaw.data.annotations import Labels, concatenate
 from abaw.data.frames import FrameRef, spread
-from abaw.data.manifest import Track
+from abaw.data.label_sources import LabelSource
 from abaw.errors import AbawError, ExitCode, choose
 from abaw.store import FeatureStore
-from abaw.tasks import TASKS, Task
+from abaw.tasks import TASKS, Head, Problem, Task
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class LabelledFrames:
-    """Frames of many tracks and their labels by head; row i of the labels belongs to the i-th frame."""
+    """Frames of many tracks and their labels by head; row i of the labels belongs to the i-th frame.
+
+    ``lengths``: frames of each recording in turn, whose neighbours are near-duplicates; default, each track is one.
+    """
 
     refs: list[FrameRef]
     labels: dict[str, Labels]
+    lengths: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.lengths:
+            object.__setattr__(self, "lengths", [len(ref) for ref in self.refs])
 
     def __len__(self) -> int:
         return sum(len(ref) for ref in self.refs)
@@ -66,7 +74,7 @@ def require_labels(labels: Mapping[str, Mapping[str, Labels]], task: Task, *, sp
         if not any(heads[head.name].mask.any() for heads in labels.values()):
             raise AbawError(
                 f"no row of the {split} split has a label of {head.name}",
-                where=f"data.annotations, {len(labels)} tracks of task {task.name}",
+                where=f"data.annotations.{task.name}",
                 fix="check the label files: every row is marked as not annotated",
             )
 
@@ -82,35 +90,88 @@ def labels_sha256(labels: Mapping[str, Mapping[str, Labels]]) -> str:
     return digest.hexdigest()
 
 
-def labelled_frames(
-    store: FeatureStore, tracks: Sequence[Track], reader: LabelReader, *, split: str, per_track: int = 0
-) -> LabelledFrames:
-    """Rows with a face and at least one label; at most `per_track` of a track, evenly spread (0 = all).
+def unseen_classes(head: Head, labels: Labels) -> list[str]:
+    """Classes, or units, of a head that no labelled row shows; empty for values."""
+    if head.problem is Problem.REGRESSION:
+        return []
+    if head.problem is Problem.MULTICLASS:
+        counts = np.bincount(labels.values[labels.mask[:, 0], 0].astype(np.int64), minlength=head.output_dim)
+    else:
+        counts = (labels.mask & (labels.values > 0.5)).sum(axis=0)
+    return [label for label, count in zip(head.labels, counts.tolist(), strict=True) if count == 0]
 
-    Tracks the store lacks are counted in a warning. Raises AbawError when nothing is left.
+
+def labelled_frames(
+    store: FeatureStore,
+    source: LabelSource,
+    split: str,
+    *,
+    per_track: int = 0,
+    tracks: Sequence[str] | None = None,
+) -> LabelledFrames:
+    """Rows with a face and at least one label; at most `per_track` of a recording, evenly spread (0 = all).
+
+    ``tracks``: these instead of the split's, as for folds; of an image collection, shards. Tracks the store lacks are
+    counted in a warning. Raises AbawError when nothing is left, or a head has no label in any row.
     """
+    names = source.track_ids(split) if tracks is None else list(tracks)
     refs: list[FrameRef] = []
-    parts: dict[str, list[Labels]] = {head.name: [] for head in reader.task.heads}
-    lacking = [track.track_id for track in tracks if track.track_id not in store]
-    for track in tracks:
-        if track.track_id in store:
-            valid = store.valid(track.track_id)
-            labels = reader.labels(track, len(valid))
-            labelled = np.any([own.mask.any(axis=1) for own in labels.values()], axis=0)
-            rows = spread(np.flatnonzero(valid & labelled), per_track)
-            if len(rows):
-                refs.append(FrameRef(store, track.track_id, rows))
-                for name, own in labels.items():
-                    parts[name].append(Labels(own.values[rows], own.mask[rows]))
+    lengths: list[int] = []
+    parts: dict[str, list[Labels]] = {head.name: [] for head in source.task.heads}
+    there = [track_id for track_id in names if track_id in store]
+    for track_id in there:
+        valid = store.valid(track_id)
+        labels = source.labels(track_id, len(valid), split)
+        labelled = np.any([own.mask.any(axis=1) for own in labels.values()], axis=0)
+        rows, runs = _of_recordings(np.flatnonzero(valid & labelled), source, track_id, len(valid), per_track)
+        if len(rows):
+            refs.append(FrameRef(store, track_id, rows))
+            lengths += runs
+            for name, own in labels.items():
+                parts[name].append(Labels(own.values[rows], own.mask[rows]))
     if not refs:
-        raise AbawError(
-            f"no labelled face for task {reader.task.name}, split {split}: {len(tracks)} labelled tracks, "
-            f"{len(tracks) - len(lacking)} of them in the faces store",
-            where=f"{store.path} and {reader.path}",
-            fix="run `abaw align` on the labelled videos, or correct data.annotations",
-        )
-    if lacking:
-        logger.warning(
-            "%d of %d %s tracks are not in %s: %s", len(lacking), len(tracks), split, store.path, ", ".join(lacking[:5])
-        )
-    return LabelledFrames(refs, {name: concatenate(own) for name, own in parts.items()})
+        raise _no_frames(store, source, split, known=len(names), there=len(there))
+    if len(there) < len(names):
+        _warn_of_lacking(store, split, names)
+    found = LabelledFrames(refs, {name: concatenate(own) for name, own in parts.items()}, lengths)
+    require_labels({"": found.labels}, source.task, split=split)
+    return found
+
+
+def _of_recordings(
+    rows: np.ndarray, source: LabelSource, track_id: str, num_rows: int, per_track: int
+) -> tuple[np.ndarray, list[int]]:
+    """The rows that stay, and how many of each recording follow each other."""
+    numbers = source.recordings(track_id, num_rows)
+    if per_track:
+        kept = [spread(rows[numbers[rows] == number], per_track) for number in np.unique(numbers[rows])]
+        rows = np.sort(np.concatenate([rows[:0], *kept]))
+    cuts = np.flatnonzero(np.diff(numbers[rows])) + 1
+    return rows, np.diff([0, *cuts, len(rows)]).tolist()
+
+
+def _no_frames(store: FeatureStore, source: LabelSource, split: str, *, known: int, there: int) -> AbawError:
+    return AbawError(
+        f"no labelled face for task {source.task.name}, split {split}: {known} labelled tracks, "
+        f"{there} of them in the faces store",
+        where=f"{store.path} and {source.path}",
+        fix="run `abaw align` on the labelled videos or images, or correct data.annotations"
+        if not there
+        else "look at the label files: every row may be marked as not annotated (-1, -5), or show no face; "
+        "`abaw check` tells which",
+    )
+
+
+def _warn_of_lacking(store: FeatureStore, split: str, names: Sequence[str]) -> None:
+    lacking = [track_id for track_id in names if track_id not in store]
+    shown = ", ".join(lacking[:5])
+    logger.warning("%d of %d %s tracks are not in %s: %s", len(lacking), len(names), split, store.path, shown)
+
+
+def joined(parts: Sequence[LabelledFrames]) -> LabelledFrames:
+    """Several sets of frames as one, in order; they may lie in different stores."""
+    return LabelledFrames(
+        [ref for part in parts for ref in part.refs],
+        {name: concatenate([part.labels[name] for part in parts]) for name in parts[0].labels},
+        [length for part in parts for length in part.lengths],
+    )

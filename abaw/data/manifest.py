@@ -90,17 +90,19 @@ class Manifest(Sequence[Track]):
 
         Without ``need_media`` the recordings may be elsewhere, as on a machine that trains on cached features: tracks
         then have no ``video``, and those without labels are unknown. Of an image collection the tracks are its shards,
-        with the collection's folder as ``video``. Raises AbawError for a folder that is missing or may not be read, an
-        unusable name, or two files of one name.
+        with the collection's folder as ``video``; its labels name images, not tracks, so that none is known without
+        media. Raises AbawError for a folder that is missing or may not be read, an unusable name, or two files of one
+        name.
         """
-        if data.kind == "images" and need_media:
-            return cls([Track(shard.track_id, shard.folder, {}) for shard in list_shards(media_folder(data)[0])])
+        if data.kind == "images":
+            shards = list_shards(media_folder(data)[0]) if need_media else []
+            return cls([Track(shard.track_id, shard.folder, {}) for shard in shards])
         splits: dict[str, dict[str, str]] = {}
         for task, path in data.annotations.items():
             for track_id, split, where in _annotated(path, task):
                 _add(splits, track_id, task, split, where)
         for task, path in data.test.items():
-            for number, track_id in _listed(path, task):
+            for number, track_id in listed(path, task):
                 _add(splits, track_id, task, "test", f"{path}, line {number}")
         media = _spelled_as(splits, _media(data, named=splits)) if need_media else {}
         taken = {split_side(track_id)[0] for track_id in splits if data.kind == "videos"} | set(splits)
@@ -207,7 +209,7 @@ def _mtl_tracks(path: Path) -> Iterator[tuple[str, str, str]]:
             yield track_id, split, f"{file}, line {number}"
 
 
-def _listed(path: Path, task: str) -> Iterator[tuple[int, str]]:
+def listed(path: Path, task: str) -> Iterator[tuple[int, str]]:
     """Line number and track name: what stands before a comma, without spaces around it and a video's suffix."""
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -33,10 +34,16 @@ def jpeg(image: np.ndarray) -> bytes:
     return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
 
-def make_faces(path: Path, tracks: Tracks, *, recipe: str = "a") -> FeatureStore:
-    """A row is an image, the bytes of a JPEG as they are, or None (no face). ``recipe`` may be "unknown"."""
+def make_faces(
+    path: Path, tracks: Tracks, *, recipe: str = "a", keys: Mapping[str, Sequence[str]] | None = None
+) -> FeatureStore:
+    """A row is an image, the bytes of a JPEG as they are, or None (no face). ``recipe`` may be "unknown".
+
+    ``keys``: paths of the rows by track, which make it the store of an image collection.
+    """
     alignment = unknown_recipe() if recipe == "unknown" else make_recipe({"r": recipe})
-    store = FeatureStore.create(path, StoreHeader("faces", "faces", ARRAYS, {"recipe": recipe}, alignment))
+    specs = ARRAYS if keys is None else {**ARRAYS, "key": ArraySpec("str")}
+    store = FeatureStore.create(path, StoreHeader("faces", "faces", specs, {"recipe": recipe}, alignment))
     for track_id, rows in tracks.items():
         files = [row if isinstance(row, bytes) else b"" if row is None else jpeg(row) for row in rows]
         valid = np.array([row is not None for row in rows], bool)
@@ -53,5 +60,20 @@ def make_faces(path: Path, tracks: Tracks, *, recipe: str = "a") -> FeatureStore
             "warp": warp * valid[:, None, None],
             "score": valid.astype(np.float32),
         }
+        if keys is not None:
+            arrays["key"] = np.array([*keys[track_id], None], dtype=object)[:-1]
         store.write(track_id, arrays, fps=25)
     return store
+
+
+def make_images(
+    path: Path, keys: Sequence[str], *, shard_size: int = 10_000, faceless: Sequence[str] = ()
+) -> FeatureStore:
+    """The store of an image collection with these paths; row i of all shows `picture(i)` at 16 pixels."""
+    shards = {
+        f"photos-{n:05d}": keys[start : start + shard_size] for n, start in enumerate(range(0, len(keys), shard_size))
+    }
+    rows: Tracks = {
+        name: [None if key in faceless else picture(keys.index(key), 16) for key in own] for name, own in shards.items()
+    }
+    return make_faces(path, rows, keys=shards)

@@ -110,3 +110,12 @@ def test_a_track_is_read_once_for_all_its_rows_of_a_batch(tmp_path: Path) -> Non
     whole = FrameTable([FrameRef(store, name, np.arange(9)) for name in "ab"], 48).images(indices)
     assert np.array_equal(frames.images(indices), whole)
     assert sorted(reads) == [(name, array) for name in "ab" for array in ("jpeg", "offsets")]
+
+
+def test_a_jpeg_that_was_cut_or_overwritten_is_refused_though_it_decodes(tmp_path: Path) -> None:
+    whole = jpeg(picture(1))
+    cut = whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2)
+    store = make_faces(tmp_path / "faces", {"a": [whole, cut, whole + b"written on"]})
+    assert len(read_faces(store, "a", np.array([0, 2]), 16)) == 2
+    with pytest.raises(AbawError, match="track a, row 1 is not a readable JPEG"):
+        read_faces(store, "a", np.array([1]), 16)

@@ -1,0 +1,107 @@
+"""Where the labels of a faces store's rows come from: the label files of its tracks, or its images' paths.
+
+Both kinds answer the same questions, so that stages need not know which one they have.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from abaw.config import DataConfig
+from abaw.data.annotations import LabelReader, Labels
+from abaw.data.keyed import KeyedLabels
+from abaw.data.manifest import Manifest
+from abaw.errors import AbawError
+from abaw.store import FeatureStore
+from abaw.tasks import Task
+
+
+class LabelSource(Protocol):
+    """Labels of one task by track and row.
+
+    ``by_track``: a track is of one split as a whole, so that folds can be made of tracks; False for image collections,
+    whose shards hold images of all splits.
+    """
+
+    task: Task
+    path: Path
+
+    @property
+    def by_track(self) -> bool: ...
+
+    def track_ids(self, split: str) -> list[str]:
+        """Tracks that hold rows of a split ("train", "val", "test"), in order."""
+        ...
+
+    def rows(self, track_id: str, num_rows: int, split: str) -> np.ndarray:
+        """bool [num_rows]: rows of a split, labelled or not. All rows of a track, whose split is known as a whole."""
+        ...
+
+    def labels(self, track_id: str, num_rows: int, split: str) -> dict[str, Labels]:
+        """Labels by head, each of ``num_rows`` rows; rows of another split are unlabelled."""
+        ...
+
+    def recordings(self, track_id: str, num_rows: int) -> np.ndarray:
+        """int64 [num_rows]: equal for rows of one recording, whose neighbours are near-duplicates."""
+        ...
+
+    def notes(self) -> list[str]:
+        """What did not fit so far, in words, for the log and the run's record."""
+        ...
+
+
+class TrackLabels:
+    """Labels of tracks, from the organisers' files."""
+
+    by_track = True
+
+    def __init__(self, manifest: Manifest, reader: LabelReader) -> None:
+        self.task, self.path = reader.task, reader.path
+        self._manifest, self._reader = manifest, reader
+
+    def track_ids(self, split: str) -> list[str]:
+        """Tracks of a split of the task, sorted."""
+        return [track.track_id for track in self._manifest.select(task=self.task.name, split=split)]
+
+    def rows(self, track_id: str, num_rows: int, split: str) -> np.ndarray:
+        """bool [num_rows]: all of them."""
+        return np.ones(num_rows, bool)
+
+    def labels(self, track_id: str, num_rows: int, split: str) -> dict[str, Labels]:
+        """Labels by head from the file of the track's own split, whatever ``split`` is: folds mix the splits.
+
+        Raises AbawError for a track without labels, and where labels and frames do not belong together.
+        """
+        track = self._manifest.get(track_id)
+        if track is None:
+            raise AbawError(
+                f"track {track_id} has no labels for task {self.task.name}",
+                where=str(self.path),
+                fix="choose a labelled track, or correct data.annotations",
+            )
+        return self._reader.labels(track, num_rows)
+
+    def recordings(self, track_id: str, num_rows: int) -> np.ndarray:
+        """int64 [num_rows]: a track is one recording."""
+        return np.zeros(num_rows, np.int64)
+
+    def notes(self) -> list[str]:
+        """How many tracks had label rows unlike their frames, among those asked for so far."""
+        found = self._reader.differences
+        if not found:
+            return []
+        shown = ", ".join(f"{name} {number:+d}" for name, number in list(found.items())[:5])
+        return [f"{len(found)} tracks have label rows unlike their frames: {shown}"]
+
+
+def label_source(data: DataConfig, task: Task, store: FeatureStore, manifest: Manifest) -> LabelSource:
+    """The labels of a task for the rows of a faces store: by key where its rows have keys, else by track.
+
+    Raises AbawError where the configuration names no labels for the task.
+    """
+    if "key" in store.header.arrays:
+        return KeyedLabels(data, task, store)
+    return TrackLabels(manifest, LabelReader(data, task))
