@@ -105,13 +105,19 @@ def load_checkpoint(path: Path, *, kind: str | None = None) -> tuple[dict[str, T
     from safetensors.torch import load_file
 
     header = read_header(path)
-    if kind is not None and header.get("kind") != kind:
+    if kind is not None:
+        check_kind(header, kind, path)
+    return load_file(path), header
+
+
+def check_kind(header: Mapping[str, Any], kind: str, path: Path) -> None:
+    """Raise AbawError when a header names another kind of model."""
+    if header.get("kind") != kind:
         raise AbawError(
             f'{path.name} holds a model of kind "{header.get("kind")}", not "{kind}"',
             where=str(path),
             fix=f'give weights of kind "{kind}"; `abaw inspect {path}` shows what a file holds',
         )
-    return load_file(path), header
 
 
 def load_weights(

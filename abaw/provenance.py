@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from abaw.errors import AbawError
 logger = logging.getLogger(__name__)
 
 UNKNOWN = "unknown"
+UNDECLARED = "undeclared"
 
 Recipe = dict[str, Any]
 Settings = Mapping[str, Any]
@@ -114,3 +115,44 @@ def trained_on_record(
         "split_file": split_file,
         "tracks_sha256": hashlib.sha256(listing.encode()).hexdigest(),
     }
+
+
+def undeclared_record(sha256: str, declared: Sequence[str] = ()) -> dict[str, Any]:
+    """Record of foreign weights: which labels they have seen, as far as their user says.
+
+    `declared`: names of data sets whose labels they saw; ["none"] = no labels; empty = nobody said.
+    """
+    named = ", ".join(declared)
+    labels = UNDECLARED if not named else "none" if list(declared) == ["none"] else "declared"
+    return {
+        "dataset": UNDECLARED if labels != "declared" else named,
+        "edition": UNDECLARED,
+        "labels": labels,
+        "split_file": UNDECLARED,
+        "tracks_sha256": UNDECLARED,
+        "weights_sha256": sha256,
+    }
+
+
+def _plain_words(dataset: str) -> str:
+    """A data set's name as it is compared: "Aff-Wild2", "aff_wild2" and "s-Aff-Wild2" hold the same videos."""
+    plain = "".join(letter for letter in dataset.lower() if letter.isalnum())
+    return plain.removeprefix("s") if plain.endswith("affwild2") else plain
+
+
+def not_out_of_fold(
+    records: Iterable[Mapping[str, Any]], *, dataset: str, split_file: str, fold: int
+) -> list[Mapping[str, Any]]:
+    """Those of the records that may hold labels of a fold: the reason why its scores are not out-of-fold.
+
+    A record is harmless when it holds no labels (as of pretraining), is of other data sets, or of the same fold of the
+    same split. Undeclared labels may be any.
+    """
+    found = []
+    for record in records:
+        same_fold = record.get("split_file") == split_file and record.get("fold") == fold
+        named = {_plain_words(name) for name in str(record["dataset"]).split(", ")}
+        elsewhere = record["labels"] != UNDECLARED and _plain_words(dataset) not in named
+        if record["labels"] != "none" and not same_fold and not elsewhere:
+            found.append(record)
+    return found

@@ -11,25 +11,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from abaw.checkpoint import load_checkpoint, load_weights
+from abaw.checkpoint import load_weights
 from abaw.errors import AbawError, ExitCode, choose
-from abaw.models.mae import encoder_weights
-from abaw.models.static import StaticModel
-from abaw.models.vit import VIT_PRESETS, FaceEncoder, VitPreset, build_vit
+from abaw.models.dialects import frozen_encoder, read_pretrained
+from abaw.models.face_model import FaceModel
+from abaw.models.pixels import BICUBIC, normalisation
+from abaw.models.systems import SYSTEMS, model_from_header
+from abaw.models.tokens import feature
+from abaw.models.vit import VIT_PRESETS, FaceEncoder, build_vit
+from abaw.models.weight_files import read_weight_file
 from abaw.provenance import file_sha256, unknown_recipe
-from abaw.tasks import TASKS
 
 logger = logging.getLogger(__name__)
 
 RANDOM = "random"
-IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-RESIZE = "bicubic"
+View = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (images, landmarks) -> images
 
 
 class Faces(NamedTuple):
@@ -49,7 +53,8 @@ class VisualOptions:
     """What a visual encoder may be told.
 
     `weights`: checkpoint file, or "random"; `preset`: shape of a model with random weights; `pooling`: "auto", "mean"
-    or "cls"; `device`, `precision`: resolved names.
+    or "cls"; `device`, `precision`: resolved names; `trained_on`: as in `provenance.undeclared_record`;
+    `make_view`: `data.views.auxiliary_view`, for models that take one.
     """
 
     weights: str = ""
@@ -57,6 +62,8 @@ class VisualOptions:
     pooling: str = "auto"
     device: str = "cpu"
     precision: str = "fp32"
+    trained_on: tuple[str, ...] = ()
+    make_view: Callable[..., np.ndarray] | None = None
 
 
 class VisualEncoder(Protocol):
@@ -94,10 +101,20 @@ class Landmarks:
 
 
 class ModelEncoder:
-    """A model of ours with its normalisation; runs on one device in one precision."""
+    """A model of ours with its normalisation; runs on one device in one precision.
+
+    `view` makes the auxiliary view of a model that takes one, as `VisualOptions.make_view` told what to show.
+    """
 
     def __init__(
-        self, name: str, model: FaceEncoder, header: Mapping[str, Any], *, options: VisualOptions, sha256: str
+        self,
+        name: str,
+        model: FaceEncoder | FaceModel,
+        header: Mapping[str, Any],
+        *,
+        options: VisualOptions,
+        sha256: str,
+        view: View | None = None,
     ) -> None:
         preset = header["architecture"]
         self.name, self.dim, self.image_size = name, preset["width"], preset["image_size"]
@@ -107,34 +124,52 @@ class ModelEncoder:
             "weights": sha256,
             "pooling": header["pooling"],
             "precision": options.precision,
-            "resize": RESIZE,
+            "resize": BICUBIC,
             "image_size": self.image_size,
             "normalisation": header["normalisation"],
         }
         self._device, self._bf16 = torch.device(options.device), options.precision == "bf16"
-        self._model = model.to(self._device).eval()
+        model.to(self._device).eval()
+        self._pooled = model.pooled if isinstance(model, FaceModel) else partial(feature, model)
+        self._view = view
         constants = (header["normalisation"]["mean"], header["normalisation"]["std"])
         self._mean, self._std = (255 * torch.tensor(c, device=self._device)[None, :, None, None] for c in constants)
 
     @torch.inference_mode()
     def encode(self, faces: Faces) -> np.ndarray:
-        images = torch.from_numpy(faces.images).to(self._device).permute(0, 3, 1, 2)
-        images = ((images.float() - self._mean) / self._std).contiguous()
+        inputs = [self._normalised(faces.images)]
+        if self._view is not None:
+            inputs.append(self._normalised(self._view(faces.images, faces.landmarks)))
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._bf16):
-            features = self._model.forward_head(self._model.forward_features(images), pre_logits=True)
+            features = self._pooled(*inputs)
         return features.float().cpu().numpy()
+
+    def _normalised(self, images: np.ndarray) -> Tensor:
+        pixels = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
+        return ((pixels.float() - self._mean) / self._std).contiguous()
 
 
 def _mae(options: VisualOptions) -> VisualEncoder:
-    """Frozen encoder of a pretrained masked autoencoder: class token ("auto", "cls") or mean of the patch tokens."""
+    """Frozen encoder of a pretrained masked autoencoder, ours or of a known foreign layout.
+
+    "auto" pools as the checkpoint's kind calls for: the class token, or the mean with the `fc_norm` of a finetuned one.
+    """
     if options.weights == RANDOM:
         return _random_mae(options)
     path = Path(options.weights)
-    weights, header = load_checkpoint(path, kind="mae")
-    header = {**header, "pooling": header["pooling"] if options.pooling == "auto" else options.pooling}
-    model = build_vit(_preset(header), pooling=header["pooling"])
-    load_weights(model, encoder_weights(weights), where=str(path))
-    return ModelEncoder("mae", model, header, options=options, sha256=file_sha256(path))
+    source = read_pretrained(path, trained_on=options.trained_on)
+    kind = source.header.get("kind")
+    if kind != "mae":
+        raise AbawError(
+            f'{path.name} holds a finetuned model (kind "{kind}"), not a pretrained masked autoencoder',
+            where=str(path),
+            fix='use encoder = "finetuned" for it, or give weights of `abaw pretrain` or of another program',
+        )
+    model, pooling = frozen_encoder(source, options.pooling)
+    for note in source.notes:
+        logger.info(note)
+    header = {**source.header, "pooling": pooling}
+    return ModelEncoder("mae", model, header, options=options, sha256=source.sha256)
 
 
 def _random_mae(options: VisualOptions) -> VisualEncoder:
@@ -143,7 +178,7 @@ def _random_mae(options: VisualOptions) -> VisualEncoder:
     header: dict[str, Any] = {
         "architecture": {"preset": options.preset, **preset.to_dict()},
         "pooling": "cls" if options.pooling == "auto" else options.pooling,
-        "normalisation": IMAGENET,
+        "normalisation": normalisation("imagenet"),
         "recipe": unknown_recipe(),
         "trained_on": [],
     }
@@ -153,17 +188,39 @@ def _random_mae(options: VisualOptions) -> VisualEncoder:
 
 
 def _finetuned(options: VisualOptions) -> VisualEncoder:
-    """Pooled feature under the heads of a finetuned static model, with the pooling it was trained with."""
+    """Pooled feature under the heads of a finetuned model of any kind, with the pooling it was trained with."""
     if options.weights == RANDOM:
         raise _fixed("weights", RANDOM, "name a run folder or a checkpoint of `abaw finetune`")
     path = Path(options.weights)
-    weights, header = load_checkpoint(path, kind="static")
+    file = read_weight_file(path)
+    if file.header is None or file.header.get("kind") not in SYSTEMS:
+        raise _not_finetuned(path, file.header)
+    header = file.header
     if options.pooling not in ("auto", header["pooling"]):
         raise _fixed("pooling", options.pooling, f'this model was trained with "{header["pooling"]}": use "auto"')
-    task = choose(TASKS, header["task"], what="task", where=str(path))
-    model = StaticModel(_preset(header), task, pooling=header["pooling"])
-    load_weights(model, weights, where=str(path))
-    return ModelEncoder("finetuned", model, header, options=options, sha256=file_sha256(path))
+    model = model_from_header(header, where=str(path))
+    load_weights(model, file.content, where=str(path))
+    view = _view(header, options) if header["kind"] == "emae" else None
+    return ModelEncoder("finetuned", model, header, options=options, sha256=file_sha256(path), view=view)
+
+
+def _not_finetuned(path: Path, header: Mapping[str, Any] | None) -> AbawError:
+    """What to say of a file whose header is of another kind, or which has none and so is of another program."""
+    holds = "weights of another program" if header is None else f'a model of kind "{header.get("kind")}"'
+    fix = f"give a run or checkpoint of `abaw finetune` (kinds {', '.join(SYSTEMS)})"
+    if header is None or header.get("kind") == "mae":
+        fix += '; for features of this file use encoder = "mae"'
+    return AbawError(f"{path.name} holds {holds}, no model of `abaw finetune`", where=str(path), fix=fix)
+
+
+def _view(header: Mapping[str, Any], options: VisualOptions) -> View | None:
+    """What makes the auxiliary view that a model was trained with; None where it was trained without."""
+    told = header["architecture"]["options"]
+    if "none" in (told["view"], told["operator"]):
+        return None
+    if options.make_view is None:
+        raise _fixed("weights", options.weights, "a model of auxiliary views is built by a stage that can make them")
+    return partial(options.make_view, view=told["view"], style=told["style"])
 
 
 def _landmarks(_options: VisualOptions) -> VisualEncoder:
@@ -188,10 +245,6 @@ VISUAL_ENCODERS: dict[str, Entry] = {
 def build_visual_encoder(name: str, options: VisualOptions) -> VisualEncoder:
     """The encoder of that name. Raises AbawError for an unknown name or weights that are missing or do not fit."""
     return choose(VISUAL_ENCODERS, name, what="visual encoder", where="extract_visual.encoders").build(options)
-
-
-def _preset(header: Mapping[str, Any]) -> VitPreset:
-    return VitPreset(**{key: value for key, value in header["architecture"].items() if key != "preset"})
 
 
 def _fixed(key: str, value: str, fix: str) -> AbawError:
