@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from abaw.tasks import Task
 
@@ -36,6 +37,7 @@ class Body(nn.Module):
     """What stands between features and heads: features [B, W, D], rows bool [B, W] -> tokens [B, W, width]."""
 
     width: int
+    grad_checkpointing = False
 
 
 class TransformerBody(Body):
@@ -54,7 +56,12 @@ class TransformerBody(Body):
         self.encoder = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
 
     def forward(self, features: Tensor, rows: Tensor) -> Tensor:
-        return self.encoder(self.project(features), src_key_padding_mask=~rows)
+        tokens = self.project(features)
+        if not (self.grad_checkpointing and torch.is_grad_enabled()):
+            return self.encoder(tokens, src_key_padding_mask=~rows)
+        for layer in self.encoder.layers:
+            tokens = checkpoint(layer, tokens, None, ~rows, use_reentrant=False)
+        return tokens
 
 
 class StaticBody(Body):
@@ -113,6 +120,10 @@ class FusionModel(nn.Module):
         self.scale = StreamScale(dims)
         self.body = FUSION_BODIES[body](sum(dims), dropout)
         self.heads = nn.ModuleDict({head.name: FrameHead(self.body.width, head.output_dim) for head in task.heads})
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep only what enters each layer of the body, and compute the rest again for the gradient."""
+        self.body.grad_checkpointing = enable
 
     def forward(self, features: Tensor, present: Tensor, rows: Tensor) -> dict[str, Tensor]:
         """features [B, W, D], present bool [B, W, streams], rows bool [B, W] (False = padding) -> [B, W, L] by head.

@@ -1,7 +1,8 @@
 """Problem -> masked loss. An unlabelled element never enters a loss, whatever its target holds.
 
-Shapes: logits [..., L], targets [..., target_dim], mask like targets; leading axes are flattened. A batch without a
-single label gives a zero that is connected to the logits, so that `backward` runs and gradients are zero.
+Shapes: logits [..., L], targets [..., target_dim], mask like targets; leading axes are flattened. Targets of classes
+may also be probabilities [..., L] (mixed images), their mask [..., 1] or like them. A batch without a single label
+gives a zero that is connected to the logits, so that `backward` runs and gradients are zero.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ class LossSettings:
     """How a head's loss is weighted; every field has a meaning for one problem only.
 
     `weight`: per unit or class; `positive_weight`: multiplies the positive term of a unit (multi-label); `reduce`:
-    "sum" or "mean" of 1 - CCC over dimensions; `mse`: share of a squared error added to it; `smoothing`: label
-    smoothing (classes).
+    "sum" or "mean" of 1 - CCC over dimensions, or of a row's units; `clamp`: values are taken into -1..1 before their
+    CCC; `mse`: share of a squared error added to 1 - CCC; `smoothing`: label smoothing (classes).
     """
 
     weight: Sequence[float] | None = None
     positive_weight: Sequence[float] | None = None
     reduce: str = "mean"
+    clamp: bool = True
     mse: float = 0.0
     smoothing: float = 0.0
 
@@ -58,6 +60,8 @@ def head_loss(head: Head, logits: Tensor, targets: Tensor, mask: Tensor, setting
     logits = logits.reshape(-1, logits.shape[-1]).float()
     mask = mask.reshape(len(logits), -1).bool()
     targets = torch.where(mask, targets.reshape(len(logits), -1).float(), torch.zeros((), device=mask.device))
+    if head.problem is Problem.MULTICLASS and targets.shape[1] > 1:
+        return _shares(logits, targets, mask.all(1), settings)
     if head.problem is Problem.MULTILABEL:
         return _binary(logits, targets, mask, settings)
     if head.problem is Problem.MULTICLASS:
@@ -73,6 +77,9 @@ def _binary(logits: Tensor, targets: Tensor, mask: Tensor, settings: LossSetting
         pos_weight=_vector(settings.positive_weight, logits),
         reduction="none",
     )
+    if settings.reduce == "sum":
+        # Over the rows with a label: a row without any says nothing. EMMA divides by all rows of the batch instead.
+        return (loss * mask).sum() / mask.any(1).sum().clamp(min=1)
     return _mean(loss, mask)
 
 
@@ -84,8 +91,16 @@ def _classes(logits: Tensor, targets: Tensor, mask: Tensor, settings: LossSettin
     return (loss * mask).sum() / shares.sum().clamp(min=1e-8)
 
 
+def _shares(logits: Tensor, targets: Tensor, mask: Tensor, settings: LossSettings) -> Tensor:
+    """Cross-entropy to probabilities [N, L]; of one class alone it is what `_classes` gives."""
+    weight = _vector(settings.weight, logits)
+    loss = F.cross_entropy(logits, targets, weight=weight, reduction="none", label_smoothing=settings.smoothing)
+    shares = mask.float() if weight is None else mask * (targets @ weight)
+    return (loss * mask).sum() / shares.sum().clamp(min=1e-8)
+
+
 def _concordance(logits: Tensor, targets: Tensor, mask: Tensor, settings: LossSettings) -> Tensor:
-    values = logits.clamp(-1, 1)
+    values = logits.clamp(-1, 1) if settings.clamp else logits
     columns = [1 - ccc(values[:, k], targets[:, k], mask[:, k]) for k in range(values.shape[1])]
     labelled = mask.any(0)
     loss = torch.where(labelled, torch.stack(columns), torch.zeros_like(columns[0]))
@@ -100,7 +115,8 @@ def ccc(values: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     """Concordance correlation of the masked elements of two vectors [N]; population moments.
 
     Lin 1989: 2 cov / (var + var + (difference of means)^2). A small constant keeps the gradient finite where both
-    are constant.
+    are constant: 1e-8, which cannot be seen in a value; EMMA's published code adds 1e-4, which lowers the CCC of
+    labels with little spread.
     """
     share = mask.float() / mask.sum().clamp(min=1)
     mean_v, mean_t = (values * share).sum(), (targets * share).sum()
@@ -108,6 +124,18 @@ def ccc(values: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     covariance = (dev_v * dev_t * share).sum()
     spread = (dev_v**2 * share).sum() + (dev_t**2 * share).sum() + (mean_v - mean_t) ** 2
     return 2 * covariance / (spread + 1e-8)
+
+
+def divergence(logits: Tensor, *, floor: float = 1e-4) -> Tensor:
+    """Generalised Jensen-Shannon divergence of the views' class distributions; logits [V, ..., L].
+
+    The mean over views of KL(p || M) with M their mean, at least `floor`; averaged over rows and classes alike, as
+    Masked CoTEX does, so that its weight in a loss is large. Zero for views that agree.
+    """
+    logs = logits.float().log_softmax(-1)
+    shares = logs.exp()
+    mixture = shares.mean(0).clamp(min=floor).log()
+    return (shares * (logs - mixture)).mean()
 
 
 def _mean(loss: Tensor, mask: Tensor) -> Tensor:

@@ -9,7 +9,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from abaw.models.vit import Block, ConvStem, FaceEncoder, VitPreset, prefer_plain_attention, sincos_positions
+from abaw.models.tokens import take, through, visible_tokens
+from abaw.models.vit import (
+    NORM_EPS,
+    Block,
+    ConvStem,
+    FaceEncoder,
+    VitPreset,
+    prefer_plain_attention,
+    sincos_positions,
+)
 
 DECODER_PREFIXES = ("decoder_", "mask_token")
 
@@ -31,7 +40,7 @@ class MaskedAutoencoder(FaceEncoder):
         self.decoder_blocks = nn.ModuleList(
             Block(width, preset.decoder_heads, mlp_ratio=4.0, qkv_bias=True) for _ in range(preset.decoder_depth)
         )
-        self.decoder_norm = nn.LayerNorm(width, eps=1e-6)
+        self.decoder_norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.decoder_pred = nn.Linear(width, preset.patch_size**2 * 3)
         self.pos_embed.requires_grad_(False)
         self._initialise()
@@ -54,6 +63,10 @@ class MaskedAutoencoder(FaceEncoder):
         latent, mask, restore = self.forward_encoder(images, noise, self.mask_ratio)
         patches = self.forward_decoder(latent, restore)
         return self.forward_loss(images, patches, mask), patches, mask
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep only what enters each block of encoder and decoder, and compute the rest again for the gradient."""
+        self.grad_checkpointing = enable
 
     def patchify(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, N, p*p*3]: patches in row order, pixels in row order, channels last."""
@@ -85,44 +98,39 @@ class MaskedAutoencoder(FaceEncoder):
     def forward_encoder(self, images: Tensor, noise: Tensor, mask_ratio: float) -> tuple[Tensor, Tensor, Tensor]:
         """Latent [B, 1 + n, width] of the visible tokens (class token first), mask and restoring permutation."""
         kept, mask, restore = self.random_masking(noise, mask_ratio)
-        tokens = self._embed_visible(images, kept)
-        tokens = tokens + _take(self.pos_embed[:, 1:].expand(len(images), -1, -1), kept)
-        first = (self.cls_token + self.pos_embed[:, :1]).expand(len(images), -1, -1)
-        return self.norm(self.blocks(torch.cat([first, tokens], dim=1))), mask, restore
-
-    def _embed_visible(self, images: Tensor, kept: Tensor) -> Tensor:
-        if isinstance(self.patch_embed, ConvStem):
-            patches = self.patch_embed.split(images)
-            index = kept[:, :, None, None, None].expand(-1, -1, *patches.shape[2:])
-            return self.patch_embed.embed(torch.gather(patches, 1, index))
-        return _take(self.patch_embed(images), kept)
+        return self.norm(through(self, self.blocks, visible_tokens(self, images, kept))), mask, restore
 
     def forward_decoder(self, latent: Tensor, restore: Tensor) -> Tensor:
         """Reconstructed patches [B, N, p*p*3] from the visible latent."""
         tokens = self.decoder_embed(latent)
         hidden = restore.shape[1] + 1 - tokens.shape[1]
         mask_tokens = self.mask_token.to(tokens.dtype).expand(len(tokens), hidden, -1)
-        patches = _take(torch.cat([tokens[:, 1:], mask_tokens], dim=1), restore)
+        patches = take(torch.cat([tokens[:, 1:], mask_tokens], dim=1), restore)
         tokens = torch.cat([tokens[:, :1], patches], dim=1) + self.decoder_pos_embed
-        for block in self.decoder_blocks:
-            tokens = block(tokens)
-        return self.decoder_pred(self.decoder_norm(tokens))[:, 1:]
+        return self.decoder_pred(self.decoder_norm(through(self, self.decoder_blocks, tokens)))[:, 1:]
 
     def forward_loss(self, images: Tensor, patches: Tensor, mask: Tensor) -> Tensor:
         """Mean squared error over hidden patches, against pixels normalised per patch when `norm_pix_loss`."""
         target = self.patchify(images)
         if self.norm_pix_loss:
-            mean, variance = target.mean(-1, keepdim=True), target.var(-1, keepdim=True)
-            target = (target - mean) / (variance + 1e-6).sqrt()
-        error = ((patches.float() - target) ** 2).mean(-1)
+            mean, deviation = _patch_scale(target)
+            target = (target - mean) / deviation
+        error = ((patches.to(target.dtype) - target) ** 2).mean(-1)
         return (error * mask).sum() / mask.sum().clamp(min=1)
 
+    def to_pixels(self, images: Tensor, patches: Tensor) -> Tensor:
+        """Predicted patches as a picture [B, 3, H, W] in the units of `images`.
 
-def _take(tokens: Tensor, index: Tensor) -> Tensor:
-    """Rows `index` [B, n] of tokens [B, N, D]."""
-    return torch.gather(tokens, 1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+        With `norm_pix_loss` a prediction says nothing of a patch's brightness and contrast: mean and deviation of the
+        patch in `images` are put back.
+        """
+        patches = patches.to(images.dtype)
+        if self.norm_pix_loss:
+            mean, deviation = _patch_scale(self.patchify(images))
+            patches = patches * deviation + mean
+        return self.unpatchify(patches)
 
 
-def encoder_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The part of a masked autoencoder's weights that belongs to its encoder."""
-    return {name: value for name, value in weights.items() if not name.startswith(DECODER_PREFIXES)}
+def _patch_scale(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [B, N, 1] of each patch, as the published loss takes them (n - 1; 1e-6 added)."""
+    return patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + 1e-6).sqrt()

@@ -21,6 +21,7 @@ __all__ = ["POOLS", "VIT_PRESETS", "Block", "ConvStem", "FaceEncoder", "VitPrese
 
 POOLS: dict[str, Literal["token", "avg"]] = {"mean": "avg", "cls": "token"}
 FEW_TOKENS = 64
+NORM_EPS = 1e-6  # of every norm over tokens in the published MAE models
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def _arguments(preset: VitPreset) -> dict[str, Any]:
 
 
 def _layer_norm(width: int, **factory: Any) -> nn.LayerNorm:
-    return nn.LayerNorm(width, eps=1e-6, **factory)  # eps of the published MAE encoders
+    return nn.LayerNorm(width, eps=NORM_EPS, **factory)
 
 
 class FaceEncoder(VisionTransformer):

@@ -2,14 +2,17 @@
 
 import math
 
+import hypothesis
 import pytest
 import torch
+from hypothesis import strategies as st
 
-from abaw.models.losses import LossSettings, ccc, head_loss, task_loss
+from abaw.models.losses import LossSettings, ccc, divergence, head_loss, task_loss
 from abaw.tasks import TASKS, Head
 
 HEADS = [TASKS[name].heads[0] for name in ("au", "expr", "va")]
 PLAIN = LossSettings()
+REDUCES = ("mean", "sum")
 
 
 def batch(head: Head, rows: int = 12) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -97,3 +100,90 @@ def test_a_task_sums_its_heads_and_names_the_parts() -> None:
     logits, targets, masks = ({name: parts[k] for name, parts in data.items()} for k in range(3))
     total, parts = task_loss(heads, logits, targets, masks)
     assert total.item() == pytest.approx(parts["va"].item() + parts["expr"].item() + parts["au"].item(), rel=1e-6)
+
+
+def test_units_can_be_summed_over_a_row() -> None:
+    logits, targets = torch.zeros(4, 12), torch.zeros(4, 12)
+    mask = torch.zeros(4, 12, dtype=torch.bool)
+    mask[0], mask[1, :3] = True, True  # the other two rows have no label
+    expected = (12 + 3) * math.log(2) / 2
+    assert head_loss(HEADS[0], logits, targets, mask, LossSettings(reduce="sum")).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("settings", [PLAIN, LossSettings(weight=[1.0 + k for k in range(8)], smoothing=0.2)])
+def test_probabilities_of_one_class_are_that_class(settings: LossSettings) -> None:
+    logits, targets, mask = batch(HEADS[1])
+    shares = torch.nn.functional.one_hot(targets[:, 0].long(), 8).float()
+    soft = head_loss(HEADS[1], logits, shares, mask, settings)
+    assert soft.item() == pytest.approx(head_loss(HEADS[1], logits, targets, mask, settings).item(), rel=1e-6)
+    assert torch.equal(soft, head_loss(HEADS[1], logits, shares, mask.expand(-1, 8), settings))
+
+
+def test_mixed_classes_by_hand() -> None:
+    logits = torch.zeros(1, 8)
+    logits[0, 0] = math.log(3.0)  # shares 3/10, and 1/10 for each other class
+    targets = torch.zeros(1, 8)
+    targets[0, 0], targets[0, 5] = 0.75, 0.25
+    expected = -0.75 * math.log(0.3) - 0.25 * math.log(0.1)
+    loss = head_loss(HEADS[1], logits, targets, torch.ones(1, 1, dtype=torch.bool), PLAIN)
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_divergence_by_hand() -> None:
+    """Two views, two classes: (3/4, 1/4) and (1/4, 3/4); their mean is (1/2, 1/2)."""
+    logits = torch.tensor([[[0.75, 0.25]], [[0.25, 0.75]]]).log()
+    per_view = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    assert divergence(logits).item() == pytest.approx(per_view / 2, rel=1e-6)  # averaged over the two classes
+    assert divergence(logits[:1].expand(3, -1, -1)).item() == pytest.approx(0, abs=1e-7)
+
+
+def test_a_class_that_no_view_believes_in_counts_at_the_floor() -> None:
+    logits = torch.tensor([[[0.0, -100.0]], [[0.0, -100.0]]], requires_grad=True)
+    loss = divergence(logits, floor=0.5)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6)  # the first class is sure, the second has no share
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+
+
+TARGETS = {"au": st.sampled_from([0.0, 1.0]), "expr": st.integers(0, 7).map(float), "va": st.floats(-1, 1, width=32)}
+ANYTHING = st.sampled_from([-5.0, -1.0, 0.0, 1.0, 7.0, 99.0, math.nan, math.inf])
+
+
+@hypothesis.given(data=st.data(), head=st.sampled_from(HEADS), rows=st.integers(1, 6), reduce=st.sampled_from(REDUCES))
+@hypothesis.settings(max_examples=60, deadline=None, derandomize=True)
+def test_masked_targets_never_matter(data: st.DataObject, head: Head, rows: int, reduce: str) -> None:
+    """Whatever is labelled: loss and gradient are finite, the same for any masked target, and zero without labels."""
+
+    def drawn(values: st.SearchStrategy, count: int) -> torch.Tensor:
+        listed = data.draw(st.lists(values, min_size=rows * count, max_size=rows * count))
+        return torch.tensor(listed).reshape(rows, count)
+
+    mask, targets = drawn(st.booleans(), head.target_dim), drawn(TARGETS[head.name], head.target_dim)
+    other = drawn(ANYTHING, head.target_dim)
+    values = drawn(st.floats(-30, 30, width=32), head.output_dim)
+    settings = LossSettings(weight=[1.0 + k for k in range(head.output_dim)], reduce=reduce, mse=0.5)
+    found = []
+    for used in (targets, torch.where(mask, targets, other)):
+        logits = values.clone().requires_grad_()
+        loss = head_loss(head, logits, used, mask, settings)
+        loss.backward()
+        assert logits.grad is not None
+        found.append((loss.detach(), logits.grad))
+    (loss, gradient), (again, other_gradient) = found
+    assert torch.isfinite(loss)
+    assert torch.isfinite(gradient).all()
+    assert torch.equal(loss, again)
+    assert torch.equal(gradient, other_gradient)
+    if not mask.any():
+        assert loss == 0
+        assert not gradient.any()
+
+
+def test_raw_values_enter_the_ccc_when_they_are_not_clamped() -> None:
+    # targets 0 and 1, outputs 0 and 3: covariance 0.75, variances 2.25 and 0.25, means 1.5 and 0.5 -> 1.5 / 3.5
+    head, labelled = TASKS["va"].heads[0], torch.ones(2, 2, dtype=torch.bool)
+    outputs, targets = torch.tensor([[0.0, 0.0], [3.0, 3.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    raw = head_loss(head, outputs, targets, labelled, LossSettings(clamp=False))
+    assert raw.item() == pytest.approx(1 - 1.5 / 3.5)
+    assert head_loss(head, outputs, targets, labelled, LossSettings()).item() == pytest.approx(0, abs=1e-6)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,3 +56,15 @@ def test_positions_encode_the_column_then_the_row() -> None:
     expected = [math.sin(column), math.sin(column / 100), math.cos(column), math.cos(column / 100)]
     expected += [math.sin(row), math.sin(row / 100), math.cos(row), math.cos(row / 100)]
     assert torch.allclose(table[6], torch.tensor(expected), atol=1e-6)
+
+
+@pytest.mark.parametrize(("width", "grid"), [(192, 4), (384, 7), (768, 14), (1024, 14), (512, 14)])
+def test_every_place_of_the_table_follows_the_formula(width: int, grid: int) -> None:
+    table = sincos_positions(width, grid)[0].numpy()
+    quarter = width // 4
+    for row, column in ((0, 0), (0, grid - 1), (grid - 1, 0), (grid // 2, 1)):
+        for channel in (0, 1, quarter - 1, quarter, 2 * quarter - 1, 2 * quarter, 3 * quarter, width - 1):
+            place = column if channel < 2 * quarter else row
+            angle = place / 10000 ** ((channel % quarter) / quarter)
+            wave = np.cos(angle) if (channel // quarter) % 2 else np.sin(angle)
+            assert table[1 + row * grid + column, channel] == pytest.approx(wave, abs=1e-6)
