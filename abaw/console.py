@@ -1,14 +1,17 @@
 """What the user sees: logging, progress bars, results and errors.
 
-The only module that prints. Results go to stdout; progress, log lines and errors to stderr.
+The only module that prints. Results go to stdout; progress, log lines and errors to stderr. Of several processes that
+torchrun started, the first one prints.
 """
 
 from __future__ import annotations
 
 import json as json_module
 import logging
+import os
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -17,6 +20,18 @@ from abaw.errors import AbawError, ExitCode
 
 T = TypeVar("T")
 logger = logging.getLogger("abaw")
+
+# An error that all processes meet is the first one's to print, upon which torchrun ends the others; after these
+# seconds it was not the first one's.
+OTHERS_WAIT = 5.0
+
+
+def _is_silent() -> bool:
+    """Whether another process does the printing: torchrun started this one, and not as the first.
+
+    RANK and WORLD_SIZE alone do not say so; job systems set them for programs that know nothing of each other.
+    """
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") not in ("", "0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +81,9 @@ class _TqdmHandler(logging.Handler):
 def setup(*, verbose: bool = False, quiet: bool = False) -> None:
     """Configure the package's logging once: INFO by default, DEBUG with -v, WARNING with -q."""
     level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    if _is_silent():
+        level = logging.CRITICAL + 1
+        warnings.simplefilter("ignore")
     logger.handlers[:] = [_TqdmHandler()]
     logger.handlers[0].setFormatter(logging.Formatter("%(message)s"))
     logger.setLevel(level)
@@ -107,11 +125,14 @@ def _logged(items: Iterable[T], *, desc: str, total: int | None, unit: str) -> I
 
 def print_text(text: str) -> None:
     """Print a result to stdout."""
-    print(text)
+    if not _is_silent():
+        print(text)
 
 
 def show(summary: Summary, *, json: bool = False) -> None:
     """Print a stage's summary to stdout, its failures to stderr."""
+    if _is_silent():
+        return
     if json:
         failed = [{"track": f.track_id, "message": f.message, "bug": f.bug} for f in summary.failed]
         print(json_module.dumps({"stage": summary.stage, **summary.data, "failed": failed}, indent=1))
@@ -127,10 +148,15 @@ def show(summary: Summary, *, json: bool = False) -> None:
 
 
 def show_error(error: AbawError) -> None:
-    """Print a user's mistake to stderr: what, where, fix."""
+    """Print a user's mistake to stderr: what, where, fix. Of several processes, only the one it concerns prints it."""
+    if getattr(error, "said_elsewhere", False):
+        return
+    if _is_silent():
+        time.sleep(OTHERS_WAIT)
     print(error, file=sys.stderr)
 
 
 def show_interrupted() -> None:
     """Say that the interruption left nothing broken."""
-    print("interrupted: nothing half-written is left; run the same command again to go on", file=sys.stderr)
+    if not _is_silent():
+        print("interrupted: nothing half-written is left; run the same command again to go on", file=sys.stderr)

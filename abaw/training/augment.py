@@ -1,15 +1,20 @@
 """Image augmentation as a function of (seed, step, sample): the same draw on every run, worker and machine.
 
-Works on uint8 RGB images with OpenCV and NumPy alone.
+Works on uint8 RGB images with OpenCV and NumPy; `randaugment` alone with timm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+
+from abaw.training.randaugment import RandAugment
+
+# uint8 [B, S, S, 3] and a generator for each image -> the same shape
+Augmentation = Callable[[np.ndarray, Sequence[np.random.Generator]], np.ndarray]
 
 
 def sample_rng(seed: int, step: int, sample: int, stream: int = 0) -> np.random.Generator:
@@ -22,8 +27,9 @@ class Augment:
     """What may happen to a face.
 
     `min_scale`: smallest area share of the random crop, resized back; `aspect`: largest stretch of its sides;
-    `rotation` in degrees; `flip`: probability; `brightness`, `contrast`, `saturation`: largest relative change;
-    `erase`: probability of one grey rectangle.
+    `rotation` in degrees; `flip`: probability; `brightness`, `contrast`, `saturation`: largest relative change; `hue`:
+    largest turn, 1 = the whole circle; `colours`: probability that colours change at all; `erase`: probability of one
+    grey rectangle.
     """
 
     min_scale: float = 1.0
@@ -33,6 +39,8 @@ class Augment:
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
+    hue: float = 0.0
+    colours: float = 1.0
     erase: float = 0.0
 
     def __call__(self, images: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
@@ -69,8 +77,12 @@ class Augment:
         )
 
     def _colour(self, image: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        if not (self.brightness or self.contrast or self.saturation):
+        if not (self.brightness or self.contrast or self.saturation or self.hue) or draws[14] >= self.colours:
             return image
+        if self.hue:
+            hsv = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV_FULL)
+            hsv[..., 0] += np.uint8(round(256 * self.hue * (2 * draws[15] - 1)) % 256)  # wraps, as hues do
+            image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
         gain = 1 + self.contrast * (2 * draws[6] - 1)
         shift = 255 * self.brightness * (2 * draws[7] - 1)
         keep = 1 + self.saturation * (2 * draws[8] - 1)
@@ -92,10 +104,15 @@ class Augment:
         return image
 
 
-AUGMENTS: dict[str, Augment] = {
+AUGMENTS: dict[str, Augmentation] = {
     "none": Augment(flip=0.0),
     "light": Augment(min_scale=0.8, aspect=1.1, rotation=5.0, brightness=0.1, contrast=0.2, saturation=0.2),
     "strong": Augment(
         min_scale=0.6, aspect=1.2, rotation=15.0, brightness=0.2, contrast=0.4, saturation=0.6, erase=0.25
     ),
+    # EMMA: 233 -> 224 pixels, flip, and with probability 0.2 colours by 0.4, 0.4, 0.4 and hue by 0.1 (its brightness is
+    # a factor, ours a share of white: 0.4 of a face's mean of about 0.4). CoTEX: 228 -> 224 pixels and flip.
+    "emma": Augment(min_scale=(224 / 233) ** 2, brightness=0.16, contrast=0.4, saturation=0.4, hue=0.1, colours=0.2),
+    "cotex": Augment(min_scale=(224 / 228) ** 2),
+    "randaugment": RandAugment(Augment(min_scale=0.8, aspect=4 / 3)),
 }

@@ -27,7 +27,14 @@ def resolve_device(name: str) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "cpu" or (kind == "auto" and count == 0):
         return torch.device("cpu")
-    wanted = int(number) if number else rank_and_world()[0] % max(count, 1)
+    wanted = int(number) if number else _number("LOCAL_RANK", 0)
+    if number and launched()[1] > 1:
+        raise AbawError(
+            f'{launched()[1]} processes cannot share device "{name}"',
+            where="run.device or --device",
+            fix="use --device cuda: each process then takes a device of its own",
+            code=ExitCode.CONFIG,
+        )
     if wanted >= count:
         raise AbawError(
             f'device "{name}" is not available ({count} CUDA devices found)',
@@ -66,24 +73,18 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def use_threads(count: int) -> int:
-    """Give torch `count` threads (0 = all cores this process may use); returns the number in use."""
-    if rank_and_world()[1] == 1 and not os.environ.get("OMP_NUM_THREADS"):
-        torch.set_num_threads(count or len(os.sched_getaffinity(0)))
-    elif count:
+    """Give torch `count` threads and return the number in use.
+
+    0 stands for OMP_NUM_THREADS, or else for all cores this process may use, divided among the processes of this
+    machine. torchrun sets OMP_NUM_THREADS to 1 by itself, so a 1 counts for nothing there.
+    """
+    local = _number("LOCAL_WORLD_SIZE", 1) if launched()[1] > 1 else 1
+    wished = os.environ.get("OMP_NUM_THREADS", "")
+    if count:
         torch.set_num_threads(count)
+    elif wished in ("", "1" if local > 1 else ""):
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
     return torch.get_num_threads()
-
-
-def require_one_process() -> None:
-    """Raise AbawError where a launcher started several processes: each would write the same run folder."""
-    world = os.environ.get("WORLD_SIZE", "1")
-    if world not in ("", "1"):
-        raise AbawError(
-            f"this is one of {world} processes, and training in several processes is not supported in this version",
-            where=f"environment variable WORLD_SIZE={world}",
-            fix="start the command without torchrun (or `unset WORLD_SIZE`); it uses one device and all cores",
-            code=ExitCode.CONFIG,
-        )
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -91,3 +92,14 @@ def rank_and_world() -> tuple[int, int]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
+
+
+def launched() -> tuple[int, int]:
+    """The same as torchrun says it in the environment, before the processes have joined."""
+    world = _number("WORLD_SIZE", 1)
+    return (_number("RANK", 0), world) if world > 1 else (0, 1)
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, "")
+    return int(text) if text.isdigit() else default

@@ -9,61 +9,34 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from abaw.checkpoint import save_checkpoint
 from abaw.errors import AbawError
-from abaw.publish import publish
-from abaw.training.device import autocast, rank_and_world
+from abaw.training.device import rank_and_world
+from abaw.training.distributed import fails_with_others, from_main, is_main, main_first
+from abaw.training.ema import WeightAverage
+from abaw.training.events import Events
+from abaw.training.interrupt import StopRequest
+from abaw.training.nonfinite import NotFinite, discard_report
 from abaw.training.optim import Schedule
+from abaw.training.replicas import share_buffers
+from abaw.training.resume import State, publish_state, read_state
 from abaw.training.run import RunFolder
+from abaw.training.steps import Batch, BatchSource, LoopSettings, Loss, Steps, step_seed
 
+__all__ = ["Batch", "BatchSource", "FitResult", "LoopSettings", "Loss", "Round", "describe", "fit", "step_seed"]
 logger = logging.getLogger(__name__)
 
-Batch = Mapping[str, Tensor]
-Loss = Callable[[nn.Module, Batch], tuple[Tensor, Mapping[str, Tensor]]]
 Validate = Callable[[nn.Module], Mapping[str, float]]
-# What torch's file writer says when a write fails (a full disk, a quota, a folder that went away).
-WRITE_FAILURES = ("inline_container", "failed writing", "No space", "Parent directory")
-
-
-class BatchSource(Protocol):
-    """Where batches come from. A step's samples are cut into `parts` equal pieces; `part` counts them from 0."""
-
-    def batch(self, step: int, part: int, parts: int) -> Batch:
-        """Tensors of one piece: a function of its arguments alone."""
-
-    def sample_ids(self, step: int, part: int, parts: int) -> list[str]:
-        """Names of the samples of one piece, for messages."""
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """How long and how to train. Steps are optimizer steps.
-
-    `accumulate`: forward passes per step; `clip_norm`: largest gradient norm (0 = no clipping); `validate_every`,
-    `save_every`: steps between validation rounds (and log lines) and between resume points; `keep`: which weights
-    become best.safetensors, those with the highest `score` of `validate` ("best") or the final ones ("last").
-    """
-
-    steps: int
-    seed: int = 0
-    accumulate: int = 1
-    clip_norm: float = 0.0
-    precision: str = "fp32"
-    validate_every: int = 100
-    save_every: int = 100
-    keep: str = "best"
 
 
 @dataclass(frozen=True)
@@ -105,19 +78,6 @@ class FitResult:
         return dict(vars(self))
 
 
-@dataclass
-class _State:
-    """All of a training that is neither weights nor optimizer; plain values, saved in resume.pt."""
-
-    step: int = 0
-    best_score: float | None = None
-    best_step: int = 0
-    first_loss: float = math.nan
-    last_loss: float = math.nan
-    seconds: float = 0.0
-    metrics_bytes: int = 0
-
-
 def fit(
     model: nn.Module,
     *,
@@ -139,190 +99,157 @@ def fit(
     metrics with the key `score` (higher is better). `header` goes with the weights (see `checkpoint`). `report` gets
     every round, `watch` wraps the sequence of remaining steps (a progress bar). The caller calls `run.finish`.
 
-    Raises AbawError naming step and samples when loss or gradient is not finite.
+    Under `torchrun` (after `distributed.join`) every process calls this: the steps' batches are divided, and only the
+    first process writes. SIGTERM and SIGINT finish the running step, write resume.pt and raise KeyboardInterrupt.
+
+    Raises AbawError naming step and samples when loss or gradient is not finite (see `nonfinite`).
     """
-    return _Loop(model, run, source, loss, optimizer, schedule, settings, header, validate, report).train(watch)
+    steps = Steps(model, source, loss, optimizer, schedule, settings)
+    return _Loop(model, run, steps, optimizer, settings, header, validate, report).train(watch)
 
 
 @dataclass
 class _Loop:
     model: nn.Module
     run: RunFolder
-    source: BatchSource
-    loss: Loss
+    steps: Steps
     optimizer: torch.optim.Optimizer
-    schedule: Schedule
     settings: LoopSettings
     header: Mapping[str, Any]
     validate: Validate | None
-    report: Callable[[Round], None]
+    show: Callable[[Round], None]
 
     def __post_init__(self) -> None:
-        self.device = next(self.model.parameters()).device
-        self.rank, self.world = rank_and_world()
-        self.state = _State()
+        self.state = State()
         self.losses: list[dict[str, float]] = []
-        self.base_lr = [group["lr"] for group in self.optimizer.param_groups]
+        self.average: WeightAverage | None = None
+        self.signals = StopRequest(impatient=rank_and_world()[1] == 1)
 
     def train(self, watch: Callable[[Sequence[int]], Iterable[int]]) -> FitResult:
-        self.run.add_provenance(self.header)
-        self._resume()
-        began = time.monotonic() - self.state.seconds
-        steps = range(self.state.step, self.settings.steps)
-        with ThreadPoolExecutor(1) as reader:
-            drawn = self._drawn(steps, reader)
-            for step in watch(steps):
-                self._step(step, drawn)
-                self.state.step, self.state.seconds = step + 1, time.monotonic() - began
-                is_last = step + 1 == self.settings.steps
-                if (step + 1) % self.settings.validate_every == 0 or is_last:
-                    self._round()
-                    self.state.seconds = time.monotonic() - began
-                if (step + 1) % self.settings.save_every == 0 or is_last:
-                    self._save()
+        with fails_with_others():
+            self.run.add_provenance(self.header)
+            self._resume()
+            try:
+                with self.signals, Events(self.run.path / "tensorboard", step=self._next_line()) as self.events:
+                    self._run(watch)
+            except NotFinite as found:
+                with main_first():  # which lets the others fail with the first one
+                    self._write_state()
+                    raise self.steps.report(found, self.run) from None
         state = vars(self.state)
         return FitResult(self.state.step, **{k: state[k] for k in FitResult.__dataclass_fields__ if k != "steps"})
 
-    def _drawn(self, steps: range, reader: ThreadPoolExecutor) -> Iterator[Batch]:
-        """Batches in order; the next one is read while the model works on the last."""
-        parts = self.settings.accumulate * self.world
-        places = [(s, micro * self.world + self.rank) for s in steps for micro in range(self.settings.accumulate)]
-        following: Future[Batch] | None = None
-        for number, place in enumerate(places):
-            current = following or reader.submit(self.source.batch, *place, parts)
-            batch = current.result()
-            coming = places[number + 1] if number + 1 < len(places) else None
-            following = reader.submit(self.source.batch, *coming, parts) if coming else None
-            yield batch
+    def _run(self, watch: Callable[[Sequence[int]], Iterable[int]]) -> None:
+        began, settings = time.monotonic() - self.state.seconds, self.settings
+        if self.state.round_due:
+            self._round()
+            self._save()
+        steps = range(self.state.step, settings.steps)
+        with ThreadPoolExecutor(1) as reader, closing(self.steps):
+            self.steps.begin(steps, reader)
+            for step in watch(steps):
+                losses, stop = self.steps.take(step, stop=self.signals.asked)
+                self.losses.append(losses)
+                if self.average is not None:
+                    self.average.update(step)
+                self.state.step, self.state.seconds = step + 1, time.monotonic() - began
+                is_last = step + 1 == settings.steps
+                self.state.round_due = (step + 1) % settings.validate_every == 0 or is_last
+                if stop:
+                    self._save()
+                    raise KeyboardInterrupt
+                if self.state.round_due:
+                    self._round()
+                    self.state.seconds = time.monotonic() - began
+                if (step + 1) % settings.save_every == 0 or is_last:
+                    self._save()
+        if self.signals.asked:
+            raise KeyboardInterrupt
 
-    def _step(self, step: int, drawn: Iterator[Batch]) -> None:
-        self.model.train()
-        torch.manual_seed(step_seed(self.settings.seed, step, self.rank))
-        factor = self.schedule(step)
-        for group, lr in zip(self.optimizer.param_groups, self.base_lr, strict=True):
-            group["lr"] = lr * factor
-        self.optimizer.zero_grad(set_to_none=True)
-        logged: dict[str, float] = {}
-        for _ in range(self.settings.accumulate):
-            batch = {name: value.to(self.device, non_blocking=True) for name, value in next(drawn).items()}
-            with autocast(self.device, self.settings.precision):
-                value, parts = self.loss(self.model, batch)
-            (value / self.settings.accumulate).backward()
-            for name, part in {"loss": value.detach(), **parts}.items():
-                logged[name] = logged.get(name, 0.0) + float(part) / self.settings.accumulate
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm or math.inf)
-        if not (math.isfinite(logged["loss"]) and math.isfinite(float(norm))):
-            self._stop(step, logged, float(norm))
-        self.optimizer.step()
-        self.losses.append(logged)
-
-    def _stop(self, step: int, logged: dict[str, float], norm: float) -> None:
-        parts = self.settings.accumulate * self.world
-        pieces = [micro * self.world + self.rank for micro in range(self.settings.accumulate)]
-        names = [name for piece in pieces for name in self.source.sample_ids(step, piece, parts)]
-        shown = ", ".join(names[:8]) + (f", ... ({len(names)} in all)" if len(names) > 8 else "")
-        values = ", ".join(f"{name} {value:.4g}" for name, value in logged.items())
-        raise AbawError(
-            f"training stopped at step {step}: {values}, gradient norm {norm:.4g}",
-            where=f"{self.run.path}, samples {shown}",
-            fix='lower the learning rate, set clip_norm = 1.0, or use precision = "fp32"; then run again: it '
-            "continues before this step",
-        )
-
+    # -- rounds ----------------------------------------------------------------------------------------------------
     def _round(self) -> None:
-        state, settings = self.state, self.settings
+        state, metrics = self.state, self._validated()
         names = self.losses[0] if self.losses else {}
         means = {name: float(np.mean([entry[name] for entry in self.losses])) for name in names}
-        self.losses = []
+        self.losses, state.round_due = [], False
         state.last_loss = means.pop("loss", math.nan)
         if math.isnan(state.first_loss):
             state.first_loss = state.last_loss
-        metrics = self._validated()
-        score = metrics.get("score")
-        if settings.keep == "best" and score is not None:
-            if state.best_score is None or score > state.best_score:
-                state.best_score, state.best_step = score, state.step
-                self._publish_weights()
-        elif settings.keep == "last" and state.step == settings.steps:
-            state.best_score, state.best_step = score, state.step
-            self._publish_weights()
-        lr = max(group["lr"] for group in self.optimizer.param_groups)
+        self._keep_best(metrics.get("score"))
+        lr = self.steps.lr
         line = {"step": state.step, "loss": state.last_loss, **means, **{f"val {k}": v for k, v in metrics.items()}}
-        state.metrics_bytes = self.run.append_metrics({**line, "lr": lr, "seconds": round(state.seconds, 3)})
+        line["lr"] = lr
+        if is_main():
+            state.metrics_bytes = self.run.append_metrics({**line, "seconds": round(state.seconds, 3)})
+        self.events.write(state.step, {name: value for name, value in line.items() if name != "step"})
         best = (state.best_score, state.best_step)
-        self.report(Round(state.step, settings.steps, state.last_loss, means, metrics, *best, lr, state.seconds))
+        self.show(Round(state.step, self.settings.steps, state.last_loss, means, metrics, *best, lr, state.seconds))
 
     def _validated(self) -> dict[str, float]:
+        """Metrics, equal on all processes; a signal meanwhile leaves a resume point with the round still to come."""
         if self.validate is None:
             return {}
+        share_buffers(self.model)
         self.model.eval()
-        with torch.inference_mode():
-            return {name: float(value) for name, value in self.validate(self.model).items()}
+        try:
+            with self._averaged(), self.signals.breakable(), torch.inference_mode():
+                found = {name: float(value) for name, value in self.validate(self.model).items()}
+        except (KeyboardInterrupt, AbawError):  # a face that cannot be read must not cost the training until here
+            self._write_state()
+            raise
+        return from_main(found)
 
-    def _publish_weights(self) -> None:
-        if self.rank == 0:
-            header = {**self.header, "step": self.state.step}
-            save_checkpoint(self.run.best_path, self.model.state_dict(), header)
+    def _averaged(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.average is None else self.average.applied()
 
+    def _keep_best(self, score: float | None) -> None:
+        state, keep = self.state, self.settings.keep
+        if keep == "best":
+            wanted = score is not None and (state.best_score is None or score > state.best_score)
+        else:
+            wanted = keep == "last" and state.step == self.settings.steps
+        if not wanted:
+            return
+        state.best_score, state.best_step = score, state.step
+        with main_first():
+            if is_main():
+                with self._averaged():
+                    save_checkpoint(self.run.best_path, self.model.state_dict(), {**self.header, "step": state.step})
+
+    # -- the resume point ------------------------------------------------------------------------------------------
     def _save(self) -> None:
-        if self.rank != 0:
+        with main_first():
+            self._write_state()
+
+    def _write_state(self) -> None:
+        if not is_main():
             return
         content = {
-            "model": _on_cpu(self.model.state_dict()),
-            "optimizer": _on_cpu(self.optimizer.state_dict()),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "state": dict(vars(self.state)),
             "losses": self.losses,
-            "threads": torch.get_num_threads(),
         }
-        publish(self.run.resume_path, partial(write_state, content))
+        if self.average is not None:
+            content["average"] = self.average.state_dict()
+        publish_state(self.run.resume_path, content)
 
     def _resume(self) -> None:
-        path = self.run.resume_path
-        if not path.exists():
-            self.run.cut_metrics(0)
-            return
-        try:
-            content = torch.load(path, map_location=self.device, weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError, UnpicklingError) as error:
-            raise AbawError(
-                f"resume point of run {self.run.path.name} cannot be read ({str(error).splitlines()[0]})",
-                where=str(path),
-                fix=f"delete {path}: the run then starts from its beginning",
-            ) from error
-        self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.state, self.losses = _State(**content["state"]), list(content["losses"])
-        self.run.cut_metrics(self.state.metrics_bytes)
-        logger.info("continuing %s at step %d of %d", self.run.path, self.state.step, self.settings.steps)
-        if content["threads"] != torch.get_num_threads():
-            logger.warning(
-                "this run used %d torch threads before and uses %d now: the last bits of its weights will differ",
-                content["threads"],
-                torch.get_num_threads(),
-            )
+        content: dict[str, Any] = {}
+        if self.run.resume_path.exists():
+            device = next(self.model.parameters()).device
+            content = read_state(self.run.resume_path, device, run=self.run.path.name)
+            self.model.load_state_dict(content["model"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.state, self.losses = State(**content["state"]), list(content["losses"])
+            logger.info("continuing %s at step %d of %d", self.run.path, self.state.step, self.settings.steps)
+        if self.settings.ema_decay:
+            self.average = WeightAverage(self.model, self.settings.ema_decay)
+            self.average.load_state_dict(content.get("average", self.average.state_dict()))
+        if is_main():
+            self.run.cut_metrics(self.state.metrics_bytes)
+            discard_report(self.run.path)
 
-
-def write_state(content: Mapping[str, Any], path: Path) -> None:
-    """Save a resume point. Raises OSError when the file cannot be written, which torch words as a RuntimeError."""
-    try:
-        torch.save(content, path)
-    except RuntimeError as error:
-        if not any(words in str(error) for words in WRITE_FAILURES):
-            raise
-        raise OSError(str(error).splitlines()[0]) from error
-
-
-def _on_cpu(value: Any) -> Any:
-    """The same nested state with its tensors in main memory, so that a failing device is not taken for a full disk."""
-    if isinstance(value, Tensor):
-        return value.cpu()
-    if isinstance(value, Mapping):
-        return {key: _on_cpu(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_on_cpu(part) for part in value)
-    return value
-
-
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """Seed of dropout and drop path for a step on one process."""
-    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
+    def _next_line(self) -> int:
+        """Step of the first validation round to come, at the earliest."""
+        return self.state.step + (not self.state.round_due)

@@ -1,10 +1,13 @@
 """Device and precision are resolved in one place."""
 
+import os
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 from abaw.errors import AbawError, ExitCode
-from abaw.training.device import rank_and_world, require_one_process, resolve_device, resolve_precision
+from abaw.training.device import launched, rank_and_world, resolve_device, resolve_precision, use_threads
 
 
 def test_cpu_is_always_there() -> None:
@@ -45,16 +48,49 @@ def test_auto_goes_on_with_the_recorded_precision_and_a_name_does_not() -> None:
     assert resolve_precision("fp32", cpu, recorded="bf16") == "fp32"
 
 
-@pytest.mark.parametrize("world", ["", "1"])
-def test_one_process_may_train(monkeypatch: pytest.MonkeyPatch, world: str) -> None:
-    monkeypatch.setenv("WORLD_SIZE", world)
-    require_one_process()
-    monkeypatch.delenv("WORLD_SIZE")
-    require_one_process()
+def test_the_launcher_says_rank_and_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    for world, rank, expected in (("", "", (0, 1)), ("1", "0", (0, 1)), ("4", "3", (3, 4))):
+        monkeypatch.setenv("WORLD_SIZE", world)
+        monkeypatch.setenv("RANK", rank)
+        assert launched() == expected
 
 
-def test_several_processes_are_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(AbawError, match="one of 4 processes") as caught:
-        require_one_process()
+def test_several_processes_cannot_share_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(AbawError, match='2 processes cannot share device "cuda:0"') as caught:
+        resolve_device("cuda:0")
     assert caught.value.code is ExitCode.CONFIG
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+CORES = len(os.sched_getaffinity(0))
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(
+    ("count", "local", "wished", "expected"),
+    [
+        (0, "", "", CORES),
+        (0, "", "1", 1),
+        (3, "", "1", 3),
+        (0, "2", "1", max(1, CORES // 2)),
+        (0, "2", "", max(1, CORES // 2)),
+        (0, "2", "5", 5),
+        (3, "2", "1", 3),
+        (0, "1000", "1", 1),
+    ],
+)
+def test_processes_of_a_machine_share_its_cores(
+    monkeypatch: pytest.MonkeyPatch, count: int, local: str, wished: str, expected: int
+) -> None:
+    torch.set_num_threads(int(wished or 2))  # as torch does by itself when it is loaded
+    monkeypatch.setenv("OMP_NUM_THREADS", wished)
+    monkeypatch.setenv("WORLD_SIZE", local)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
+    assert use_threads(count) == expected
