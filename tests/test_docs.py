@@ -24,13 +24,20 @@ TABLES = {
     name: type(field.default)
     for name, field in config.Config.model_fields.items()
     if isinstance(field.default, config.Table)
-} | {"encoders": config.EncoderConfig, "pretrain.sources": config.PretrainSource}
+} | {
+    "encoders": config.EncoderConfig,
+    "pretrain.sources": config.PretrainSource,
+    "finetune.emma": config.EmmaConfig,
+    "finetune.cotex": config.CotexConfig,
+    "finetune.emae": config.EmaeConfig,
+    "finetune.expr.extra": config.ExtraImages,
+}
 
 FLAGS = {
     "align": "all_faces config device dry_run export_crops json limit offline overwrite quiet set_ shard strict "
     "verbose workers",
-    "pretrain": "config device dry_run json overwrite quiet set_ verbose",
-    "finetune": "config device dry_run json overwrite quiet set_ task verbose",
+    "pretrain": "config device dry_run init_from json overwrite quiet set_ verbose",
+    "finetune": "ablate config device dry_run fold folds init_from json overwrite quiet set_ task verbose",
     "extract-visual": "config device dry_run encoder json limit overwrite quiet set_ shard strict verbose",
     "extract-audio": "config device dry_run encoder json limit overwrite quiet set_ shard strict verbose workers",
     "fuse": "config device dry_run json overwrite quiet set_ task verbose",
@@ -38,7 +45,7 @@ FLAGS = {
     "submit": "config edition json overwrite predictions quiet sample set_ task verbose",
     "synth": "json out portraits quiet seconds seed sheet verbose videos workers",
     "check": "config csv json quiet set_ verbose",
-    "inspect": "json path quiet verbose verify",
+    "inspect": "convert json path quiet trained_on verbose verify",
 }
 
 
@@ -80,8 +87,7 @@ def example_keys() -> dict[str, set[str]]:
 def test_the_example_documents_every_key_and_no_other(table):
     section = "encoders.mae" if table == "encoders" else table
     fields = set(TABLES[table].model_fields)
-    if table == "pretrain":
-        fields -= {"sources"}  # a table of its own
+    fields -= {"sources", "emma", "cotex", "emae", "extra"}  # tables of their own
     assert example_keys().get(section) == fields
 
 
@@ -90,9 +96,12 @@ def test_the_example_loads_and_holds_the_defaults(tmp_path):
     for table, model in TABLES.items():
         if table in ("encoders", "pretrain.sources"):
             continue
-        for key, value in raw.get(table, {}).items():
+        found = raw
+        for part in table.split("."):
+            found = found.get(part, {})
+        for key, value in found.items():
             if isinstance(value, dict) and key not in ("annotations", "test"):
-                continue  # a task's table
+                continue  # a table of its own
             default = model.model_fields[key].default
             if table == "data" or default is PydanticUndefined:
                 continue  # an example of the user's own folders
@@ -103,11 +112,13 @@ def test_the_example_loads_and_holds_the_defaults(tmp_path):
     load_config(path)
 
 
-@pytest.mark.parametrize("table", PRESETS)
-def test_every_preset_loads(tmp_path, table):
-    key = "model" if table == "fuse" else "preset"
-    for name in PRESETS[table]:
-        (tmp_path / "data.toml").write_text(f'[{table}]\n{key} = "{name}"\n')
+@pytest.mark.parametrize("place", PRESETS)
+def test_every_preset_loads(tmp_path, place):
+    table, _, keys = place.partition(".")
+    for names in PRESETS[place]:
+        given = zip(keys.split("+"), names.split("+"), strict=True)
+        lines = [f'{key} = "{name}"' for key, name in given]
+        (tmp_path / "data.toml").write_text("\n".join([f"[{table}]", *lines]))
         load_config(tmp_path / "data.toml")
 
 

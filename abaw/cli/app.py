@@ -54,7 +54,12 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also log each track.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")]
-TaskName = Annotated[str | None, typer.Option("--task", help="au, expr or va; default from the configuration.")]
+TaskName = Annotated[
+    str | None, typer.Option("--task", help="au, expr, va, mtl or lsd; default from the configuration.")
+]
+InitFrom = Annotated[
+    str | None, typer.Option("--init-from", metavar="FILE", help="Weights to start from, of any recognised kind.")
+]
 Encoder = Annotated[str | None, typer.Option("--encoder", help="A name of [encoders] or of the registry.")]
 DEFAULT_CONFIG = Path("data.toml")
 
@@ -78,6 +83,11 @@ def load(
 
     flags = {"run": {"device": device, "workers": workers, "offline": offline or None}, **tables}
     return load_config(config, overrides=overrides or [], flags=flags)
+
+
+def given_path(text: str | None) -> str | None:
+    """A file named on the command line as an absolute path: the configuration's paths start at its own folder."""
+    return text if text is None or text in ("none", "pretrain") else str(Path(text).resolve())
 
 
 def finish(summary: console.Summary, *, json: bool) -> None:

@@ -13,6 +13,7 @@ from abaw.cli.app import (
     Device,
     DryRun,
     Encoder,
+    InitFrom,
     Json,
     Limit,
     Offline,
@@ -27,6 +28,7 @@ from abaw.cli.app import (
     Workers,
     app,
     finish,
+    given_path,
     load,
 )
 
@@ -68,6 +70,7 @@ def pretrain(
     config: Config = DEFAULT_CONFIG,
     set_: Overrides = None,
     device: Device = None,
+    init_from: InitFrom = None,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     json: Json = False,
@@ -78,7 +81,8 @@ def pretrain(
 
     Example: abaw pretrain --set pretrain.steps=2000
     """
-    cfg = load(config, set_, device=device, verbose=verbose, quiet=quiet)
+    start: Options = {"pretrain": {"init_from": given_path(init_from)}}
+    cfg = load(config, set_, device=device, verbose=verbose, quiet=quiet, **start)
     from abaw.stages import pretrain as stage
 
     finish(stage.run(cfg, overwrite=overwrite, dry_run=dry_run), json=json)
@@ -90,6 +94,12 @@ def finetune(
     config: Config = DEFAULT_CONFIG,
     set_: Overrides = None,
     device: Device = None,
+    init_from: InitFrom = None,
+    folds: Annotated[
+        str | None, typer.Option(metavar="K", help="Cross-validation over K folds of videos, or official.")
+    ] = None,
+    fold: Annotated[int | None, typer.Option(min=0, help="With --folds: only this fold, counted from 0.")] = None,
+    ablate: Annotated[bool, typer.Option("--ablate", help="EMAE: every view with every operator, as a table.")] = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     json: Json = False,
@@ -100,10 +110,12 @@ def finetune(
 
     Example: abaw finetune --task expr
     """
-    cfg = load(config, set_, device=device, verbose=verbose, quiet=quiet)
+    start: Options = {"finetune": {"init_from": given_path(init_from), "model": "emae" if ablate else None}}
+    cfg = load(config, set_, device=device, verbose=verbose, quiet=quiet, **start)
     from abaw.stages import finetune as stage
 
-    finish(stage.run(cfg, task=task, overwrite=overwrite, dry_run=dry_run), json=json)
+    options: Options = {"folds": folds, "fold": fold, "ablate": ablate, "dry_run": dry_run}
+    finish(stage.run(cfg, task=task, overwrite=overwrite, **options), json=json)
 
 
 @app.command("extract-visual")

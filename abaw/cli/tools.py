@@ -67,17 +67,24 @@ def check(
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A store, checkpoint or run folder.")],
+    path: Annotated[Path, typer.Argument(help="A store, a run folder, or weights of any known origin.")],
     verify: Annotated[bool, typer.Option("--verify", help="Read everything and report what is damaged.")] = False,
+    convert: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Write foreign weights as a checkpoint of ours.")
+    ] = None,
+    trained_on: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Data set whose labels foreign weights have seen, or none; repeatable."),
+    ] = None,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say what a store, a checkpoint or a run holds.
+    """Say what a store, a weights file or a run holds.
 
     Example: abaw inspect features/faces --verify
     """
     console.setup(verbose=verbose, quiet=quiet)
     from abaw.stages import inspect as stage
 
-    finish(stage.run(path, verify=verify), json=json)
+    finish(stage.run(path, verify=verify, convert=convert, trained_on=trained_on or ()), json=json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,14 @@ import numpy as np
 from abaw.config import Config
 from abaw.console import Summary
 from abaw.data.annotations import LabelReader, Labels, concatenate
-from abaw.data.manifest import Manifest, Track
+from abaw.data.label_sources import LabelSource, TrackLabels, label_source
+from abaw.data.manifest import Manifest
 from abaw.errors import AbawError
 from abaw.scored import Predictions
+from abaw.store import FeatureStore
 from abaw.tasks import TASKS, Problem, Task, measure
+
+logger = logging.getLogger(__name__)
 
 SPLIT = "val"  # the split whose tracks finetune and fuse score and that has labels
 PARTS_PER_LINE = 6
@@ -60,20 +65,20 @@ def _all_predictions(cfg: Config) -> list[Path]:
 def evaluate(cfg: Config, predictions: Predictions, manifest: Manifest) -> Evaluation:
     """Metrics over all labelled rows of the validation split, pooled over its tracks."""
     task = TASKS[predictions.task.train_on or predictions.task.name]
-    tracks = manifest.select(task=task.name, split=SPLIT)
-    _require_tracks(predictions, tracks, task.name)
-    reader = LabelReader(cfg.data, task)
+    source = _source(cfg, manifest, task)
+    tracks = _tracks(predictions, source)
     labels: dict[str, list[Labels]] = {head.name: [] for head in task.heads}
     decisions: dict[str, list[np.ndarray]] = {head.name: [] for head in task.heads}
     valid = []
-    for track in tracks:
-        num_rows = predictions.store.num_rows(track.track_id)
-        decided = predictions.decide(track.track_id, gap=cfg.submit_for(predictions.task.name).gap)
-        for name, own in reader.labels(track, num_rows).items():
+    for track_id in tracks:
+        num_rows = predictions.store.num_rows(track_id)
+        decided = predictions.decide(track_id, gap=cfg.submit_for(predictions.task.name).gap)
+        for name, own in source.labels(track_id, num_rows, SPLIT).items():
             labels[name].append(own)
             decisions[name].append(decided.decisions[name])
         valid.append(decided.valid)
-    reader.report_differences()
+    for text in source.notes():
+        logger.warning(text)
     pooled = {name: concatenate(parts) for name, parts in labels.items()}
     metrics = measure(
         task,
@@ -86,14 +91,33 @@ def evaluate(cfg: Config, predictions: Predictions, manifest: Manifest) -> Evalu
     if not num_rows:
         raise AbawError(
             f"no row of the {SPLIT} split has a label of task {task.name}",
-            where=str(reader.path),
+            where=str(source.path),
             fix="check data.annotations: every row is marked as not annotated",
         )
     coverage = float(np.concatenate(valid)[labelled].mean())
     return Evaluation(predictions.store.path.name, task.name, metrics, len(tracks), num_rows, coverage)
 
 
-def _require_tracks(predictions: Predictions, tracks: list[Track], task: str) -> None:
+def _source(cfg: Config, manifest: Manifest, task: Task) -> LabelSource:
+    """Labels by track, or of an image collection by the paths in its faces store."""
+    if cfg.data.kind != "images":
+        return TrackLabels(manifest, LabelReader(cfg.data, task))
+    faces = FeatureStore.open(cfg.finetune_for(task.name).faces or cfg.faces_store, kind="faces")
+    return label_source(cfg.data, task, faces, manifest)
+
+
+def _tracks(predictions: Predictions, source: LabelSource) -> list[str]:
+    """The tracks that are scored: the validation split, or of a cross-validated run those that a fold held out."""
+    if "split_file" not in predictions.store.header.settings:
+        tracks = source.track_ids(SPLIT)
+        _require_tracks(predictions, tracks, source.task.name)
+        return tracks
+    tracks = list(predictions.store.header.settings["held_out"])
+    _require_tracks(predictions, tracks, source.task.name)
+    return tracks
+
+
+def _require_tracks(predictions: Predictions, tracks: list[str], task: str) -> None:
     path = predictions.store.path
     if not tracks:
         raise AbawError(
@@ -101,7 +125,7 @@ def _require_tracks(predictions: Predictions, tracks: list[Track], task: str) ->
             where="data.annotations",
             fix="check that the label folder holds Validation_Set with a file per track",
         )
-    missing = [track.track_id for track in tracks if track.track_id not in predictions.store]
+    missing = [track_id for track_id in tracks if track_id not in predictions.store]
     if missing:
         raise AbawError(
             f"{path.name} lacks {len(missing)} of {len(tracks)} {SPLIT} tracks: {', '.join(missing[:5])}",

@@ -21,6 +21,7 @@ from abaw.config import Config, EncoderConfig
 from abaw.console import Failure, Summary
 from abaw.data.faces import crop_geometry
 from abaw.data.frames import READ_ROWS, read_faces
+from abaw.data.views import auxiliary_view, views_of
 from abaw.encoders.visual import RANDOM, VISUAL_ENCODERS, Faces, VisualEncoder, VisualOptions, build_visual_encoder
 from abaw.errors import AbawError, ExitCode, choose
 from abaw.executors import TrackResult
@@ -107,8 +108,15 @@ def _build(cfg: Config, name: str) -> tuple[VisualEncoder, int]:
         pooling=table.pooling,
         device=str(device),
         precision=_precision(cfg, name, table, resolve_precision(table.precision, device, key="precision")),
+        trained_on=tuple(table.trained_on),
+        make_view=_view,
     )
     return build_visual_encoder(table.encoder, options), table.batch_size
+
+
+def _view(images: np.ndarray, points: np.ndarray, *, view: str, style: str) -> np.ndarray:
+    """The auxiliary views of some faces, for a model that takes them; made in several threads where they are large."""
+    return views_of(partial(auxiliary_view, view=view, style=style), images, points)
 
 
 def _precision(cfg: Config, name: str, table: EncoderConfig, resolved: str) -> str:
@@ -125,13 +133,13 @@ def _weights(cfg: Config, name: str, table: EncoderConfig) -> str:
     if not stage or table.weights == RANDOM:
         return table.weights
     if table.weights:
-        path = cfg.root / table.weights
+        path = cfg.weights_file(table.weights)
     elif stage == "pretrain":
         path = cfg.run_dir(stage, cfg.pretrain.name or cfg.pretrain.preset)
     else:
         own = cfg.finetune_for(cfg.finetune.task)
-        path = cfg.run_dir(stage, own.name or own.preset, cfg.finetune.task)
-    path = path / "best.safetensors" if path.is_dir() or not table.weights else path
+        path = cfg.run_dir(stage, own.run_name, cfg.finetune.task)
+    path = path if table.weights else path / "best.safetensors"
     if not path.is_file():
         raise AbawError(
             f'encoder "{name}" has no weights: there is no file {path}',

@@ -30,6 +30,7 @@ from abaw.provenance import combine_trained_on, trained_on_record
 from abaw.tasks import Task, score
 from abaw.training.batches import SampleOrder
 from abaw.training.device import autocast, resolve_device, resolve_precision, use_threads
+from abaw.training.distributed import from_main, gather_scores, join, main_first, own_part, piece_size
 from abaw.training.loop import FitResult, LoopSettings, Loss, describe, fit
 from abaw.training.objective import task_objective
 from abaw.training.optim import adamw, half_cosine, parameter_groups
@@ -60,8 +61,9 @@ def run(cfg: Config, *, task: str | None = None, overwrite: bool = False, dry_ru
         job.start(overwrite=overwrite, dry_run=True)
         state = describe_state(job.predictions, RunFolder(job.path), job.scored)
         return Summary("fuse", [("run", f"{job.path}: {state}"), *job.describe_inputs()], data={"state": state})
-    folder = job.start(overwrite=overwrite)
-    discard_outdated(job.predictions, folder)
+    with main_first():
+        folder = job.start(overwrite=overwrite)
+        discard_outdated(job.predictions, folder)
     skipped = folder.is_done and not unscored(job.predictions, folder, job.scored)
     if not skipped:
         result = folder.result() if folder.is_done else {**job.train(folder).to_dict(), "device": str(job.device)}
@@ -80,6 +82,8 @@ class _Fuse:
         self.path = cfg.run_dir("fuse", self.settings.name or self.settings.model, task.name)
         self.predictions = cfg.predictions_store(self.path)
         self.device = resolve_device(cfg.run.device)
+        join(self.device)
+        piece_size(self.settings.batch_size, self.settings.accumulate, where="fuse.batch_size")
         recorded = None if overwrite else recorded_precision(self.path)
         wanted = self.settings.precision
         self.precision = resolve_precision(wanted, self.device, key="fuse.precision", recorded=recorded)
@@ -143,6 +147,7 @@ class _Fuse:
             self.path,
             stage="fuse",
             settings={**own.model_dump(exclude=OUTSIDE), "task": self.task.name, "seed": self.cfg.run.seed},
+            defaults=FuseConfig().model_dump(exclude=OUTSIDE),
             inputs={
                 "streams": self.streams.describe(),
                 "train": labels_sha256(self.train_labels),
@@ -163,6 +168,8 @@ class _Fuse:
         mean, std = self.streams.statistics([track.track_id for track in self.train_tracks])
         model.scale.mean.copy_(torch.from_numpy(mean))
         model.scale.std.copy_(torch.from_numpy(std))
+        if own.checkpointing:
+            model.set_grad_checkpointing(True)
         model.to(self.device)
         order = SampleOrder(len(self.windows), own.batch_size, seed=seed)
         groups = parameter_groups(model, lr=own.lr, weight_decay=own.weight_decay)
@@ -173,14 +180,17 @@ class _Fuse:
             source=WindowBatches(self.batch_streams, self.windows, self.train_labels, order, own.window),
             loss=self._loss(),
             optimizer=adamw(groups),
-            schedule=half_cosine(own.steps, warmup=own.warmup_steps),
+            schedule=half_cosine(own.steps, warmup=own.warmup_steps, floor=own.min_lr / own.lr),
             settings=LoopSettings(
                 steps=own.steps,
                 seed=seed,
+                accumulate=own.accumulate,
                 clip_norm=own.clip_norm,
                 precision=self.precision,
                 validate_every=own.validate_every,
                 save_every=own.validate_every,
+                ema_decay=own.ema_decay,
+                compile=own.compile,
             ),
             header=self._header(),
             validate=self._validate,
@@ -220,10 +230,21 @@ class _Fuse:
 
     # -- scores ----------------------------------------------------------------------------------------------------
     def _validate(self, model: nn.Module) -> dict[str, float]:
-        scores = self._scores(model, list(self.val_labels))
-        names = [head.name for head in self.task.heads]
-        pooled = {name: np.concatenate([scores[track_id][name] for track_id in self.val_labels]) for name in names}
-        return score(self.task, pooled, {n: concatenate([own[n] for own in self.val_labels.values()]) for n in names})
+        """Metrics of all rows of the validation tracks, whichever process scored them."""
+        track_ids = list(self.val_labels)
+        counts = [self.streams.num_rows(track_id) for track_id in track_ids]
+        rows = np.split(np.arange(sum(counts)), np.cumsum(counts)[:-1])
+        mine = own_part(len(track_ids))
+        scores = self._scores(model, [track_ids[number] for number in mine])
+        own_rows = np.concatenate([np.zeros(0, np.int64), *(rows[number] for number in mine)])
+        pooled = {
+            head.name: np.concatenate(
+                [np.zeros((0, head.output_dim), np.float32), *(own[head.name] for own in scores.values())]
+            )
+            for head in self.task.heads
+        }
+        labels = {name: concatenate([own[name] for own in self.val_labels.values()]) for name in pooled}
+        return score(self.task, gather_scores(own_rows, pooled, sum(counts)), labels)
 
     @torch.inference_mode()
     def _scores(self, model: nn.Module, track_ids: list[str]) -> dict[str, dict[str, np.ndarray]]:
@@ -247,9 +268,10 @@ class _Fuse:
         model = FusionModel(self.task, body=shape["model"], dims=shape["dims"], dropout=shape["dropout"])
         load_weights(model, weights, where=str(folder.best_path))
         model.to(self.device)
-        store = create_predictions(self.predictions, folder, self.task, header=header, precision=self.precision)
-        lacking = [track_id for track_id in self.scored if track_id not in store]
-        for track_id in progress(lacking, desc=f"score {self.task.name}"):
+        with main_first():
+            store = create_predictions(self.predictions, folder, self.task, header=header, precision=self.precision)
+        lacking = from_main([track_id for track_id in self.scored if track_id not in store])
+        for track_id in progress([lacking[n] for n in own_part(len(lacking))], desc=f"score {self.task.name}"):
             valid = np.asarray(self.streams.valid(track_id).any(axis=1))
             scores = self._scores(model, [track_id])[track_id]
             blocks = {f"scores/{name}": np.where(valid[:, None], block, 0) for name, block in scores.items()}

@@ -1,240 +1,280 @@
 """`abaw pretrain`: a masked autoencoder on aligned faces.
 
-Reads faces stores; writes runs/pretrain-<name>. Uses no labels.
+Reads faces stores and folders of cropped faces; writes runs/pretrain-<name>. Uses no labels.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from abaw.checkpoint import load_checkpoint, load_weights, read_header
-from abaw.config import Config, PretrainSource
+from abaw.config import Config, PretrainConfig
 from abaw.console import Summary, progress
-from abaw.data.frames import RESIZE, FrameRef, FrameTable, measure_normalisation
-from abaw.data.manifest import Manifest, split_person, split_side
-from abaw.errors import AbawError, choose
-from abaw.models.mae import DECODER_PREFIXES, MaskedAutoencoder
+from abaw.data.face_sources import FaceSources, face_sources
+from abaw.data.frames import RESIZE, FrameTable, measure_normalisation, spread
+from abaw.errors import AbawError, ExitCode, choose
+from abaw.models.dialects import Pretrained, load_autoencoder, read_pretrained
+from abaw.models.mae import MaskedAutoencoder
+from abaw.models.pixels import NORMALISATIONS
 from abaw.models.vit import VIT_PRESETS, VitPreset
-from abaw.provenance import check_recipe, combine_trained_on, file_sha256, trained_on_record, unknown_recipe
-from abaw.store import FeatureStore
+from abaw.provenance import check_recipe, combine_trained_on
 from abaw.training.augment import Augment
 from abaw.training.batches import FaceBatches, SampleOrder
 from abaw.training.device import resolve_device, resolve_precision, use_threads
-from abaw.training.loop import FitResult, LoopSettings, describe, fit
+from abaw.training.distributed import join, piece_size
+from abaw.training.loop import FitResult, LoopSettings, Round, describe, fit
 from abaw.training.optim import adamw, half_cosine, parameter_groups, scaled_lr
+from abaw.training.panel import NUM_FACES, Panels
 from abaw.training.run import RunFolder, recorded_precision
 
 logger = logging.getLogger(__name__)
 
-# ImageNet's usual constants; MAE-Face's as its users publish them (systems A, ABAW5 and ABAW7 code)
-NORMALISATIONS = {
-    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-    "mae-face": ([0.49895, 0.41044, 0.36561], [0.29708, 0.26990, 0.26526]),
-}
 BETAS = (0.9, 0.95)
-RECIPE_IMAGES = 100_000  # far below this many drawn images a masked autoencoder learns little
+# Images that published recipes draw: FMAE (its README) 9 million faces x 50 epochs, with ViT-B; MAE (He et al. 2022)
+# 1.28 million images x 800 epochs. None is known for the small one: the least of the others stands for it.
+FMAE, MAE = (450_000_000, "FMAE: 9 million faces, 50 epochs"), (1_025_000_000, "MAE: 1.28 million images, 800 epochs")
+OWN = "the preset's own length"
+RECIPES = {
+    "vit_tiny_64": (500 * 64, OWN),
+    "vit_small_112": (40_000 * 256, OWN),
+    "vit_base_224": FMAE,
+    "vit_large_224": MAE,
+}
+FAR_BELOW = 0.05
+# Keys that change nothing of the weights.
+NOT_COMPARED = {"sources", "init_from", "precision", "name", "panel_every"}
 
 
 def run(cfg: Config, *, overwrite: bool = False, dry_run: bool = False) -> Summary:
     """Pretrain on the configured sources, or report the run that is done.
 
-    Raises AbawError for missing or empty stores and for a run made with other settings.
+    Raises AbawError for missing or empty sources, for fewer faces than a batch takes, for weights that do not fit,
+    and for a run made with other settings.
     """
     settings = cfg.pretrain
     preset = choose(VIT_PRESETS, settings.preset, what="preset", where="pretrain.preset")
+    _check_given(settings)
     device = resolve_device(cfg.run.device)
+    join(device)
     path = cfg.run_dir("pretrain", settings.name or settings.preset)
     recorded = None if overwrite else recorded_precision(path)
     precision = resolve_precision(settings.precision, device, key="pretrain.precision", recorded=recorded)
     threads = use_threads(cfg.run.threads)
-    refs, weights, stores = _frames(cfg)
+    sources = face_sources(cfg)
+    _check_batch(settings, len(sources))
+    initial = _initial(cfg)
+    start = _Start(cfg, preset, sources, initial)
+    warnings = _check_recipes(cfg, sources, initial) + start.warnings()
     folder = RunFolder.start(
         path,
         stage="pretrain",
-        settings={**settings.model_dump(exclude={"sources", "init_from", "precision", "name"}), "seed": cfg.run.seed},
-        inputs={**_inputs(cfg, refs, stores), "precision": precision},
-        facts={"device": str(device), "threads": threads, "warnings": _check_recipes(cfg, stores)},
+        settings={**settings.model_dump(exclude=NOT_COMPARED), "seed": cfg.run.seed},
+        inputs={**sources.inputs(), **({"init_from": initial.sha256} if initial else {}), "precision": precision},
+        facts={"device": str(device), "threads": threads, "warnings": warnings},
+        defaults=PretrainConfig().model_dump(exclude=NOT_COMPARED),
         overwrite=overwrite,
         dry_run=dry_run,
     )
     if dry_run:
         state = "done" if (path / "done").is_file() else "to do"
-        count = str(sum(len(ref) for ref in refs))
-        return Summary("pretrain", [("run", f"{path}: {state}"), ("faces", count)], data={"state": state})
+        return Summary("pretrain", [("run", f"{path}: {state}"), ("faces", str(len(sources)))], data={"state": state})
     if folder.is_done:
         return _summary(folder, folder.result(), skipped=True)
-    model, source, header = _set_up(cfg, preset, refs, weights, stores)
-    result = _train(cfg, model.to(device), source, header, folder, precision)
-    folder.finish({**result.to_dict(), "images": len(source.table), "device": str(device), "precision": precision})
+    result = _train(start, folder, device, precision)
+    facts = {"images": len(sources), "device": str(device), "precision": precision}
+    folder.finish({**result.to_dict(), **facts})
     return _summary(folder, folder.result(), skipped=False)
 
 
-# -- inputs ------------------------------------------------------------------------------------------------------------
-def _frames(cfg: Config) -> tuple[list[FrameRef], np.ndarray | None, list[FeatureStore]]:
-    """Frames of all sources; a weight per frame where there are several sources; their stores."""
-    sources = _sources(cfg)
-    held_out = _held_out(cfg)
-    refs: list[FrameRef] = []
-    weights: list[np.ndarray] = []
-    stores = []
-    for source in sources:
-        store = FeatureStore.open(source.store, kind="faces")
-        own = [
-            FrameRef(store, track_id, np.flatnonzero(store.valid(track_id)))
-            for track_id in [name for name in store.track_ids() if not _is_held_out(name, held_out)]
-        ]
-        count = sum(len(ref) for ref in own)
-        if count == 0:
-            raise AbawError(
-                f"faces store {source.store} holds no face to pretrain on",
-                where=f"pretrain.sources, {len(store)} tracks, {len(held_out)} of them held out",
-                fix='run `abaw align` first, or set pretrain.tracks = "all" to use validation and test faces too',
-            )
-        refs += own
-        weights.append(np.full(count, source.weight / count))
-        stores.append(store)
-    return refs, np.concatenate(weights) if len(sources) > 1 else None, stores
+# -- before training ---------------------------------------------------------------------------------------------------
+def _check_given(settings: PretrainConfig) -> None:
+    """Raise AbawError unless mean and std are there exactly where they are asked for."""
+    given = settings.normalization == "given"
+    values = (settings.mean, settings.std)
+    if given and (any(len(three) != 3 for three in values) or min(settings.std) <= 0):
+        raise AbawError(
+            f'normalization = "given" needs three numbers as mean and three above 0 as std, not {values}',
+            where="pretrain.mean, pretrain.std",
+            fix="write them as shares of 255, red first: mean = [0.5, 0.4, 0.4], std = [0.3, 0.3, 0.3]",
+            code=ExitCode.CONFIG,
+        )
+    if not given and any(values):
+        raise AbawError(
+            f'mean and std are given and normalization = "{settings.normalization}" does not use them',
+            where="pretrain.normalization",
+            fix='write normalization = "given", or remove mean and std',
+            code=ExitCode.CONFIG,
+        )
 
 
-def _sources(cfg: Config) -> list[PretrainSource]:
-    return cfg.pretrain.sources or [PretrainSource(store=cfg.faces_store)]
+def _check_batch(settings: PretrainConfig, faces: int) -> None:
+    piece_size(settings.batch_size, settings.accumulate, where="pretrain.batch_size")
+    if settings.batch_size > faces:
+        raise AbawError(
+            f"a batch of {settings.batch_size} is larger than the data, {faces} faces",
+            where="pretrain.batch_size",
+            fix=f"set batch_size to {faces} or less, or name more sources",
+        )
 
 
-def _held_out(cfg: Config) -> set[str]:
-    """Tracks of any task's validation or test split, whose faces pretraining leaves alone."""
-    if cfg.pretrain.tracks == "all" or not (cfg.data.annotations or cfg.data.test):
-        return set()
-    return {
-        track.track_id
-        for track in Manifest.from_config(cfg.data, need_media=False)
-        if {"val", "test"} & set(track.splits.values())
-    }
-
-
-def _is_held_out(track_id: str, held_out: set[str]) -> bool:
-    """Whether a track, or the video that a person's track comes from, is held out."""
-    video, person = split_person(track_id)
-    return track_id in held_out or (person is not None and video in {split_side(name)[0] for name in held_out})
-
-
-def _inputs(cfg: Config, refs: list[FrameRef], stores: list[FeatureStore]) -> dict[str, Any]:
-    inputs: dict[str, Any] = {"tracks": _record(cfg, refs)["tracks_sha256"], "frames": sum(map(len, refs))}
-    for number, (source, store) in enumerate(zip(_sources(cfg), stores, strict=True)):
-        described = {"store": store.path.name, "fingerprint": store.fingerprint, "weight": source.weight}
-        inputs[f"source_{number}"] = described
-    if cfg.pretrain.init_from != "none":
-        inputs["init_from"] = file_sha256(_init_path(cfg))
-    return inputs
-
-
-def _record(cfg: Config, refs: list[FrameRef]) -> dict[str, Any]:
-    return trained_on_record(
-        dataset=cfg.data.name,
-        edition=cfg.data.edition,
-        labels="none",
-        split_file="official",
-        track_ids=[ref.track_id for ref in refs],
-    )
-
-
-def _init_path(cfg: Config) -> Path:
-    path = cfg.root / cfg.pretrain.init_from
-    path = path / "best.safetensors" if path.is_dir() else path
+def _initial(cfg: Config) -> Pretrained | None:
+    """The weights to start from, read and recognised; None for random ones."""
+    if cfg.pretrain.init_from == "none":
+        return None
+    path = cfg.weights_file(cfg.pretrain.init_from)
     if not path.is_file():
         raise AbawError(
             f"there is no weights file {path}",
             where="pretrain.init_from",
             fix='correct the path, or write init_from = "none" to start from random weights',
+            code=ExitCode.MISSING,
         )
-    return path
+    return read_pretrained(path, trained_on=cfg.pretrain.init_trained_on)
 
 
-def _check_recipes(cfg: Config, stores: list[FeatureStore]) -> list[str]:
+def _check_recipes(cfg: Config, sources: FaceSources, initial: Pretrained | None) -> list[str]:
     """Warnings about how sources and initial weights were aligned; refuses known alignments that differ."""
-    accept, first = cfg.run.accept_recipe_mismatch, stores[0]
-    warnings = []
-    for store in stores[1:]:
-        what = f"faces store {store.path.name} (beside {first.path.name})"
-        theirs, ours = store.header.recipe, first.header.recipe
-        warnings += check_recipe(theirs, ours, what=what, where="pretrain.sources", accept=accept)
-    if cfg.pretrain.init_from != "none":
-        path = _init_path(cfg)
-        recipe = read_header(path)["recipe"]
-        warnings += check_recipe(recipe, _recipe(stores), what=path.name, where=str(path), accept=accept)
+    accept = cfg.run.accept_recipe_mismatch
+    warnings = sources.check_recipes(accept=accept)
+    if initial is not None:
+        what, where = initial.path.name, str(initial.path)
+        warnings += check_recipe(initial.header["recipe"], sources.recipe(), what=what, where=where, accept=accept)
     return warnings
 
 
-def _recipe(stores: list[FeatureStore]) -> dict[str, Any]:
-    """The alignment of all sources; unknown where they differ."""
-    recipes = {store.header.recipe.get("fingerprint"): store.header.recipe for store in stores}
-    return next(iter(recipes.values())) if len(recipes) == 1 else unknown_recipe()
+@dataclass
+class _Start:
+    """What a training begins with: model, constants and source of batches."""
+
+    cfg: Config
+    preset: VitPreset
+    sources: FaceSources
+    initial: Pretrained | None
+
+    def __post_init__(self) -> None:
+        settings = self.cfg.pretrain
+        self.table = FrameTable(self.sources.refs, self.preset.image_size)
+        torch.manual_seed(self.cfg.run.seed)
+        self.model = MaskedAutoencoder(
+            self.preset, mask_ratio=settings.mask_ratio, norm_pix_loss=settings.norm_pix_loss
+        )
+        self.model.set_grad_checkpointing(settings.checkpointing)
+        self.notes: list[str] = []
+        if self.initial is not None:
+            self.notes += load_autoencoder(self.model, self.initial, where=str(self.initial.path)).notes
+
+    def warnings(self) -> list[str]:
+        """What is unusual about this start, each also logged."""
+        found = [*self.notes, *self._about_constants(), *self._about_length()]
+        for message in found:
+            logger.warning(message)
+        return found
+
+    def _theirs(self) -> tuple[list[float], list[float]] | None:
+        """The constants that the initial weights were trained with, where these are known."""
+        constants = (self.initial.header.get("normalisation") if self.initial else None) or {}
+        return (list(constants["mean"]), list(constants["std"])) if {"mean", "std"} <= constants.keys() else None
+
+    def _about_constants(self) -> list[str]:
+        theirs, kind = self._theirs(), self.cfg.pretrain.normalization
+        if self.initial is None or theirs is None:
+            return []
+        words = f"mean {theirs[0]}, std {theirs[1]}"
+        if kind == "measured":
+            return [f"pixels are normalised as the weights of {self.initial.path.name} expect ({words}), not measured"]
+        if self.normalisation() != theirs:
+            return [f'normalization = "{kind}" replaces what the weights of {self.initial.path.name} expect ({words})']
+        return []
+
+    def _about_length(self) -> list[str]:
+        settings = self.cfg.pretrain
+        drawn = settings.steps * settings.batch_size
+        published, name = RECIPES.get(settings.preset, (0, ""))
+        if self.initial is not None or drawn >= FAR_BELOW * published:
+            return []
+        return [
+            f"{settings.steps} steps of {settings.batch_size} draw {drawn:,} images, far below the {published:,} of a "
+            f"recipe that works ({name}): from random weights {settings.preset} will reconstruct blurs, and its "
+            "features will be weak. Train longer, or start from published weights with init_from"
+        ]
+
+    def normalisation(self) -> tuple[list[float], list[float]]:
+        """Mean and std per channel: given, named, of the initial weights, or measured over the faces."""
+        settings = self.cfg.pretrain
+        if settings.normalization == "given":
+            return list(settings.mean), list(settings.std)
+        return NORMALISATIONS.get(settings.normalization) or self._theirs() or measure_normalisation(self.table)
+
+    def batches(self, mean: list[float], std: list[float]) -> FaceBatches:
+        settings = self.cfg.pretrain
+        order = SampleOrder(
+            len(self.table), settings.batch_size, seed=self.cfg.run.seed, weights=self.sources.weights()
+        )
+        augment = Augment(min_scale=settings.min_crop_scale, aspect=4 / 3 if settings.min_crop_scale < 1 else 1.0)
+        return FaceBatches(self.table, order, mean, std, augment, {}, self.preset.num_patches)
+
+    def header(self, mean: list[float], std: list[float]) -> dict[str, Any]:
+        before = self.initial.header["trained_on"] if self.initial else []
+        return {
+            "kind": "mae",
+            "architecture": {"preset": self.cfg.pretrain.preset, **self.preset.to_dict()},
+            "pooling": "cls",
+            "normalisation": {"mean": mean, "std": std},
+            "resize": RESIZE,
+            "recipe": self.sources.recipe(),
+            "trained_on": combine_trained_on([self.sources.record, before]),
+        }
+
+    def panel_faces(self) -> np.ndarray:
+        """The faces of the panels: of validation tracks where some are held out, else of those trained on."""
+        held_out = self.sources.held_out(NUM_FACES)
+        if held_out:
+            return FrameTable(held_out, self.preset.image_size).images(np.arange(len(held_out)))
+        return self.table.images(spread(np.arange(len(self.table)), NUM_FACES))
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
-def _set_up(
-    cfg: Config, preset: VitPreset, refs: list[FrameRef], weights: np.ndarray | None, stores: list[FeatureStore]
-) -> tuple[MaskedAutoencoder, FaceBatches, dict[str, Any]]:
-    settings, seed = cfg.pretrain, cfg.run.seed
-    table = FrameTable(refs, preset.image_size)
-    torch.manual_seed(seed)
-    model = MaskedAutoencoder(preset, mask_ratio=settings.mask_ratio, norm_pix_loss=settings.norm_pix_loss)
-    trained_on, recipe = [_record(cfg, refs)], _recipe(stores)
-    if settings.init_from != "none":
-        path = _init_path(cfg)
-        loaded, before = load_checkpoint(path, kind="mae")
-        fresh = load_weights(model, loaded, where=str(path), fresh=DECODER_PREFIXES)
-        if fresh:
-            logger.info("%s has no decoder: starting with a new one", path)
-        trained_on = combine_trained_on([trained_on, before["trained_on"]])
-    mean, std = NORMALISATIONS.get(settings.normalization) or measure_normalisation(table)
-    header = {
-        "kind": "mae",
-        "architecture": {"preset": settings.preset, **preset.to_dict()},
-        "pooling": "cls",
-        "normalisation": {"mean": mean, "std": std},
-        "resize": RESIZE,
-        "recipe": recipe,
-        "trained_on": trained_on,
-    }
-    order = SampleOrder(len(table), settings.batch_size, seed=seed, weights=weights)
-    augment = Augment(min_scale=settings.min_crop_scale, aspect=4 / 3 if settings.min_crop_scale < 1 else 1.0)
-    return model, FaceBatches(table, order, mean, std, augment, {}, preset.num_patches), header
-
-
-def _train(
-    cfg: Config, model: nn.Module, source: FaceBatches, header: dict[str, Any], folder: RunFolder, precision: str
-) -> FitResult:
-    settings = cfg.pretrain
-    drawn = settings.steps * settings.batch_size
-    if drawn < RECIPE_IMAGES and settings.preset != "vit_tiny_64":
-        logger.warning("%d steps of %d images are far below what this model needs", settings.steps, settings.batch_size)
+def _train(start: _Start, folder: RunFolder, device: torch.device, precision: str) -> FitResult:
+    settings, seed = start.cfg.pretrain, start.cfg.run.seed
+    mean, std = start.normalisation()
+    model = start.model.to(device)
+    every, faces = (settings.panel_every, settings.checkpoint_every), start.panel_faces()
+    panels = Panels(folder.path / "panels", faces, mean, std, seed=seed, steps=settings.steps, every=every)
     lr = scaled_lr(settings.base_lr, settings.batch_size)
+
+    def report(done: Round) -> None:
+        panels.keep(done.step)
+        logger.info(describe(done))
+
     return fit(
         model,
         run=folder,
-        source=source,
+        source=start.batches(mean, std),
         loss=reconstruction_loss,
         optimizer=adamw(parameter_groups(model, lr=lr, weight_decay=settings.weight_decay), betas=BETAS),
-        schedule=half_cosine(settings.steps, warmup=settings.warmup_steps),
+        schedule=half_cosine(settings.steps, warmup=settings.warmup_steps, floor=min(1.0, settings.min_lr / lr)),
         settings=LoopSettings(
             steps=settings.steps,
-            seed=cfg.run.seed,
+            seed=seed,
+            accumulate=settings.accumulate,
             clip_norm=settings.clip_norm,
             precision=precision,
             validate_every=settings.checkpoint_every,
             save_every=settings.checkpoint_every,
             keep="last",
+            ema_decay=settings.ema_decay,
+            compile=settings.compile,
         ),
-        header=header,
-        report=lambda done: logger.info(describe(done)),
-        watch=lambda steps: progress(steps, desc="pretrain", unit="step"),
+        header=start.header(mean, std),
+        validate=panels.draw,
+        report=report,
+        watch=lambda steps: panels.count(progress(steps, desc="pretrain", unit="step")),
     )
 
 

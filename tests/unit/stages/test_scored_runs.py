@@ -162,9 +162,12 @@ def test_the_next_command_can_be_pasted_beside_the_configuration(root: Path) -> 
     assert lines["next"] == "abaw evaluate predictions/fuse-va-netease"
 
 
-def test_a_process_of_several_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_several_processes_that_cannot_find_the_others_is_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(AbawError, match="several processes is not supported"):
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(AbawError, match="nothing says where the first one is"):
         fuse.run(config(root))
     assert not (root / "runs").exists()
 
