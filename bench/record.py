@@ -8,7 +8,7 @@ import platform
 import resource
 import statistics
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 PACKAGES = ("abaw", "torch", "numpy", "h5py", "typer")
@@ -44,9 +44,17 @@ def make_record(
         "note": note,
         **extra,
         "machine": machine(),
-        "versions": {package: version(package) for package in PACKAGES} | {"python": platform.python_version()},
+        "versions": {package: version_of(package) for package in PACKAGES} | {"python": platform.python_version()},
         "date": datetime.date.today().isoformat(),
     }
+
+
+def version_of(package: str) -> str:
+    """Installed version; a checkout can be run without being installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def peak_rss_mb() -> float:
