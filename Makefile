@@ -45,11 +45,11 @@ $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c "$$SYSTEM_CHECK"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing abaw and what it needs into $(VENV) (once, a few minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,parity]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.ready
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,dev]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,parity,dev]"
 	@touch $@
 
 # -- demo --------------------------------------------------------------------------------------------------------------
