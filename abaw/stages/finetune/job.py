@@ -72,7 +72,6 @@ class FinetuneJob:
         self.inputs = read_inputs(cfg, self.settings, task, self.store, fold)
         self.warnings += self.inputs.warnings
         self.is_out_of_fold = self._check_fold()
-        self._check_model()
 
     def _check_recipe(self) -> list[str]:
         """Warnings about the faces behind initial weights and classifier; refuses those aligned another way."""
@@ -117,8 +116,10 @@ class FinetuneJob:
     # -- the whole run ---------------------------------------------------------------------------------------------
     def run(self, *, overwrite: bool = False, dry_run: bool = False) -> Summary:
         """Train and score, or what is left of it."""
+        self.start(overwrite=overwrite, dry_run=True)  # another run's settings are the first thing to be told
+        if overwrite or not RunFolder(self.path).is_done:
+            self._check_model()
         if dry_run:
-            self.start(overwrite=overwrite, dry_run=True)
             return self._plan()
         with main_first():
             folder = self.start(overwrite=overwrite)
