@@ -164,6 +164,7 @@ def test_warnings_about_alignment_are_recorded(root: Path) -> None:
 def test_a_model_trained_on_the_organisers_crops_runs_on_own_videos_with_one_warning(root: Path, caplog) -> None:
     make_faces(root / "crops", {"t1": [picture(row) for row in range(6)]}, recipe="unknown")
     pretrain.run(config(root, 'pretrain.sources=[{store="crops"}]'))
+    caplog.clear()  # of what pretraining says of itself
     with caplog.at_level(logging.WARNING, logger="abaw"):
         summary = extract_visual.run(config(root), encoder="mae")
     assert not summary.failed
