@@ -31,7 +31,7 @@ from abaw.tasks import Task, score
 from abaw.training.batches import SampleOrder
 from abaw.training.device import autocast, resolve_device, resolve_precision, use_threads
 from abaw.training.distributed import from_main, gather_scores, join, main_first, own_part, piece_size
-from abaw.training.loop import FitResult, LoopSettings, Loss, describe, fit
+from abaw.training.loop import FitResult, Loss, describe, fit
 from abaw.training.objective import task_objective
 from abaw.training.optim import adamw, half_cosine, parameter_groups
 from abaw.training.predictions import (
@@ -42,6 +42,7 @@ from abaw.training.predictions import (
     unscored,
 )
 from abaw.training.run import RunFolder, recorded_precision
+from abaw.training.steps import loop_settings
 from abaw.training.weights import balanced_weights
 from abaw.training.windows import WindowBatches, labelled_windows, score_tracks
 
@@ -181,17 +182,7 @@ class _Fuse:
             loss=self._loss(),
             optimizer=adamw(groups),
             schedule=half_cosine(own.steps, warmup=own.warmup_steps, floor=own.min_lr / own.lr),
-            settings=LoopSettings(
-                steps=own.steps,
-                seed=seed,
-                accumulate=own.accumulate,
-                clip_norm=own.clip_norm,
-                precision=self.precision,
-                validate_every=own.validate_every,
-                save_every=own.validate_every,
-                ema_decay=own.ema_decay,
-                compile=own.compile,
-            ),
+            settings=loop_settings(own, seed=seed, precision=self.precision),
             header=self._header(),
             validate=self._validate,
             report=lambda done: logger.info(describe(done, metric=f"{head.name}.{head.metric}")),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from abaw.config import FinetuneConfig, FuseConfig
 from abaw.training.device import autocast, rank_and_world
 from abaw.training.distributed import piece_size, sums
 from abaw.training.nonfinite import NotFinite, report
@@ -56,6 +57,22 @@ class LoopSettings:
     keep: str = "best"
     ema_decay: float = 0.0
     compile: bool = False
+
+
+def loop_settings(table: FinetuneConfig | FuseConfig, *, seed: int, precision: str, keep: str = "best") -> LoopSettings:
+    """The settings of a stage's table that are the loop's; resume points are written with the rounds."""
+    return LoopSettings(
+        steps=table.steps,
+        seed=seed,
+        accumulate=table.accumulate,
+        clip_norm=table.clip_norm,
+        precision=precision,
+        validate_every=table.validate_every,
+        save_every=table.validate_every,
+        keep=keep,
+        ema_decay=table.ema_decay,
+        compile=table.compile,
+    )
 
 
 class Steps:

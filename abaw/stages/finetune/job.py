@@ -26,12 +26,13 @@ from abaw.training.augment import AUGMENTS
 from abaw.training.batches import FaceBatches, SampleOrder
 from abaw.training.device import resolve_device, resolve_precision, use_threads
 from abaw.training.distributed import from_main, join, main_first, own_part, piece_size
-from abaw.training.loop import FitResult, LoopSettings, Loss, Validate, describe, fit
+from abaw.training.loop import FitResult, Loss, Validate, describe, fit
 from abaw.training.mixing import Mixing
 from abaw.training.objective import consistency_objective, task_objective
 from abaw.training.optim import adamw, half_cosine, parameter_groups
 from abaw.training.predictions import create_predictions, describe_state, discard_outdated, unscored
 from abaw.training.run import FOLD_PREFIX, RunFolder, recorded_precision
+from abaw.training.steps import loop_settings
 from abaw.training.weights import class_weights
 
 logger = logging.getLogger(__name__)
@@ -180,17 +181,8 @@ class FinetuneJob:
             loss=self._loss(),
             optimizer=adamw(groups),
             schedule=half_cosine(own.steps, warmup=own.warmup_steps, floor=own.min_lr / own.lr),
-            settings=LoopSettings(
-                steps=own.steps,
-                seed=seed,
-                accumulate=own.accumulate,
-                clip_norm=own.clip_norm,
-                precision=self.precision,
-                validate_every=own.validate_every,
-                save_every=own.validate_every,
-                keep=own.select if inputs.select else "last",
-                ema_decay=own.ema_decay,
-                compile=own.compile,
+            settings=loop_settings(
+                own, seed=seed, precision=self.precision, keep=own.select if inputs.select else "last"
             ),
             header=self._header(begun),
             validate=self._validation(begun),
