@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 
 def extra_frames(
     *, store: Path, csv: Path, labels: str, dataset: str, task: Task, where: str = "finetune.extra"
-) -> tuple[LabelledFrames, dict[str, Any]]:
-    """Images of an image faces store that a csv file labels, and the provenance record of their labels.
+) -> tuple[LabelledFrames, dict[str, Any], list[str]]:
+    """Images of an image faces store that a csv file labels, the provenance record of their labels, and warnings.
 
     ``csv``: `path,label` (or `path,valence,arousal`, `path,AU1,...`), the paths as in the collection; ``labels`` names
-    the label space of its classes. What is left out is logged: classes the task lacks, images the store lacks, images
-    without a face. The record is that of `trained_on_record` with the csv's hash as its split file. Raises AbawError
-    for a store without keys, classes without a label space, and where no image is left.
+    the label space of its classes. The warnings, logged too, tell what is left out: classes the task lacks, images the
+    store lacks, images without a face. The record is that of `trained_on_record` with the csv's hash as its split file.
+    Raises AbawError for a store without keys, classes without a label space, and where no image is left.
     """
     faces = FeatureStore.open(store, kind="faces")
     if "key" not in faces.header.arrays:
@@ -50,8 +50,9 @@ def extra_frames(
             where=f"{csv}: images like {table.keys[0]}\n{store}: images like {_first_key(faces)}",
             fix="the paths must agree: write them as they are below the folder that was aligned",
         )
-    for text in table.notes:
-        logger.warning("%s: %s", dataset, text)
+    warnings = [f"{dataset}: {text}" for text in table.notes]
+    for text in warnings:
+        logger.warning(text)
     record = trained_on_record(
         dataset=dataset,
         edition="external",
@@ -59,7 +60,7 @@ def extra_frames(
         split_file=file_sha256(csv),
         track_ids=keys,
     )
-    return frames, record
+    return frames, record, warnings
 
 
 def _check_space(table: KeyTable, task: Task, labels: str, *, where: str) -> None:

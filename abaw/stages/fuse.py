@@ -33,7 +33,7 @@ from abaw.training.device import autocast, resolve_device, resolve_precision, us
 from abaw.training.distributed import from_main, gather_scores, join, main_first, own_part, piece_size
 from abaw.training.loop import FitResult, Loss, describe, fit
 from abaw.training.objective import task_objective
-from abaw.training.optim import adamw, half_cosine, parameter_groups
+from abaw.training.optim import adamw, check_warmup, half_cosine, parameter_groups
 from abaw.training.predictions import (
     create_predictions,
     describe_state,
@@ -99,6 +99,8 @@ class _Fuse:
         self.test_tracks = self.manifest.select(task=task.name, split="test")
         known = {track.track_id for track in self.train_tracks + self.val_tracks + self.test_tracks}
         self.warnings = self.streams.check(sorted(known), accept_recipe_mismatch=cfg.run.accept_recipe_mismatch)
+        own = self.settings
+        self.warnings += check_warmup(own.steps, own.warmup_steps, lr=own.lr, where="fuse")
         self.scored = scored_tracks(self.manifest, task, known)
         self.train_labels = self._labels(reader, self.train_tracks, "train")
         self.val_labels = self._labels(reader, self.val_tracks, "val")

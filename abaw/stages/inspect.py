@@ -39,6 +39,9 @@ def run(path: Path, *, verify: bool = False, convert: Path | None = None, traine
         return _store(path, verify=verify)
     if (path / "run.json").is_file():
         return _run_folder(path, verify=verify)
+    folds = sorted(folder.parent for folder in path.glob("fold-*/run.json"))
+    if folds:
+        return _folds(path, folds, verify=verify)
     if path.is_file() and path.suffix == ".h5" and (path.parent / "store.json").is_file():
         return _track(path)
     if path.suffix == ".onnx" and path.is_file():
@@ -54,6 +57,14 @@ def run(path: Path, *, verify: bool = False, convert: Path | None = None, traine
         where=str(path),
         fix="give a folder with store.json or run.json, a track's .h5 file in a store, or a weights file",
     )
+
+
+def _folds(path: Path, folds: Sequence[Path], *, verify: bool) -> Summary:
+    """A cross-validated run: each of its folds."""
+    parts = [(fold.name, _run_folder(fold, verify=verify)) for fold in folds]
+    lines = [(name, part.lines[0][1]) for name, part in parts]
+    data = {"path": str(path), "folds": {name: part.data for name, part in parts}}
+    return Summary("inspect", lines, data=data, code=max(part.code for _, part in parts))
 
 
 def _foreign(path: Path, convert: Path | None, trained_on: Sequence[str]) -> Summary:

@@ -29,7 +29,7 @@ from abaw.training.batches import FaceBatches, SampleOrder
 from abaw.training.device import resolve_device, resolve_precision, use_threads
 from abaw.training.distributed import join, piece_size
 from abaw.training.loop import FitResult, LoopSettings, Round, describe, fit
-from abaw.training.optim import adamw, half_cosine, parameter_groups, scaled_lr
+from abaw.training.optim import adamw, check_warmup, half_cosine, parameter_groups, scaled_lr
 from abaw.training.panel import NUM_FACES, Panels
 from abaw.training.run import RunFolder, recorded_precision
 
@@ -70,7 +70,9 @@ def run(cfg: Config, *, overwrite: bool = False, dry_run: bool = False) -> Summa
     _check_batch(settings, len(sources))
     initial = _initial(cfg)
     start = _Start(cfg, preset, sources, initial)
-    warnings = _check_recipes(cfg, sources, initial) + start.warnings()
+    lr = scaled_lr(settings.base_lr, settings.batch_size)
+    warnings = _check_recipes(cfg, sources, initial)
+    warnings += check_warmup(settings.steps, settings.warmup_steps, lr=lr, where="pretrain") + start.warnings()
     folder = RunFolder.start(
         path,
         stage="pretrain",

@@ -12,6 +12,7 @@ from abaw.editions import EDITIONS, SampleRows, Submission, format_rows, read_sa
 from abaw.errors import AbawError, ExitCode, choose, closest
 from abaw.publish import publish_text
 from abaw.scored import Predictions
+from abaw.store import FeatureStore
 
 
 def run(
@@ -96,8 +97,15 @@ def _require_tracks(scored: Predictions, sample: SampleRows) -> None:
             f"{len(missing)} of {len(sample.tracks)} tracks of the sample have no predictions: "
             f"{', '.join(missing[:5])}{hint}",
             where=str(scored.store.path),
-            fix="list them under data.test, then run align, the extractions and fuse again",
+            fix=_fix_of_missing(scored.store),
         )
+
+
+def _fix_of_missing(store: FeatureStore) -> str:
+    if "held_out" in store.header.settings:  # scores of folds on what they held out: never those of test tracks
+        fold = store.path.with_name(f"{store.path.name.removesuffix('-folds')}-fold-0")
+        return f"these are scores of folds on what they held out; name those of one fold, e.g. {fold}"
+    return "list them under data.test, then run align, the extractions and fuse again"
 
 
 def _row_differences(scored: Predictions, sample: SampleRows, *, tolerance: int) -> dict[str, int]:

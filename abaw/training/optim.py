@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Callable
 
 import torch
 from torch import nn
+
+logger = logging.getLogger(__name__)
 
 Schedule = Callable[[int], float]
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
@@ -29,6 +32,18 @@ def half_cosine(steps: int, *, warmup: int = 0, floor: float = 0.0) -> Schedule:
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, place)))
 
     return factor
+
+
+def check_warmup(steps: int, warmup: int, *, lr: float, where: str) -> list[str]:
+    """Warnings to record, also logged: a warm-up that no step follows. ``where`` is the table of the stage."""
+    if warmup < steps:
+        return []
+    message = (
+        f"the warm-up ({where}.warmup_steps = {warmup}) is as long as the training of {steps} steps: the learning rate "
+        f"ends at {lr * steps / (warmup + 1):.1e} and never reaches {lr:.1e}; set warmup_steps to a tenth of the steps"
+    )
+    logger.warning(message)
+    return [message]
 
 
 def layer_of(name: str, depth: int) -> int:

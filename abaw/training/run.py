@@ -68,7 +68,7 @@ class RunFolder:
                 if overwrite and path.exists() and not dry_run:
                     run._discard()
                 if run.has_begun and not (dry_run and overwrite):
-                    run._require_same(wanted, _plain(defaults or {}))
+                    run._require_same(wanted, _plain(defaults or {}), dry_run=dry_run)
                 elif not dry_run:
                     run._begin(wanted, stage, facts or {})
         return run
@@ -91,12 +91,13 @@ class RunFolder:
         record |= {"versions": versions(), "host": platform.node(), **_plain(facts)}
         write_json(self.path / "run.json", record)
 
-    def _require_same(self, wanted: dict[str, Any], defaults: dict[str, Any]) -> None:
+    def _require_same(self, wanted: dict[str, Any], defaults: dict[str, Any], *, dry_run: bool) -> None:
         settings = _filled(self._read("config.json"), defaults)
         recorded = {"settings": settings, "inputs": self._read("run.json").get("inputs", {})}
         changed = differences(recorded, wanted)
         if changed and (self.path / NOT_FINITE).is_file() and all(line.startswith(REMEDIES) for line in changed):
-            self._record_remedy(wanted, changed)
+            if not dry_run:
+                self._record_remedy(wanted, changed)
         elif changed:
             raise AbawError(
                 f"run {self.path.name} was made with other settings: {'; '.join(changed)}",

@@ -1,4 +1,7 @@
-"""`abaw align` killed at random moments, and run again, gives the files of a run that was left alone, byte for byte."""
+"""`abaw align` killed at random moments, and run again, gives the files of a run that was left alone, byte for byte.
+
+The kills follow each other in one folder: what the last run leaves must be right after all of them.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,9 @@ from abaw.store import FeatureStore
 from tests.unit.conftest import write_video
 
 pytestmark = pytest.mark.slow
-FRAMES = range(180, 500, 40)  # of each video
-KILLS = len(FRAMES)
-KILLS_BEFORE = 2  # are aimed before the first publish; the others at one publish each, seen in the folder
+FRAMES = range(80, 320, 20)  # of each video
+KILLS = 6
+KILLS_BEFORE = 1  # are aimed before the first publish; the others each at the next publish, seen in the folder
 SEED = 1
 MIN_BETWEEN = 0.5
 TOML = '[data]\nvideos = "videos"\n[run]\nworkers = 2\n[align]\ndetector = "center"\n'
@@ -43,7 +46,7 @@ class Course(NamedTuple):
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory) -> Path:
-    """Eight short videos whose pictures and lengths all differ."""
+    """Twelve short videos whose pictures and lengths all differ."""
     folder = tmp_path_factory.mktemp("killed") / "videos"
     noise = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
     for number, frames in enumerate(FRAMES):
@@ -101,20 +104,19 @@ def kill_after(folder: Path, process: subprocess.Popen, count: int, delay_s: flo
 
 
 def test_a_run_killed_at_any_moment_and_run_again_gives_the_same_files(videos, whole, tmp_path, capsys):
-    chance = random.Random(SEED)
-    counts = [0] * KILLS_BEFORE + chance.sample(range(1, len(FRAMES)), KILLS - KILLS_BEFORE)
+    chance, folder = random.Random(SEED), tmp_path / "killed"
     moments = Counter({"before the first": 0, "between": 0, "after the last": 0})
-    for number, count in enumerate(counts):
-        folder = tmp_path / str(number)
-        # Half a step at most: this run may be faster than the one that was timed.
-        delay_s = chance.random() * (whole.step_s / 2 if count else whole.first_s)
+    for number in range(KILLS):
+        count = 0 if number < KILLS_BEFORE else num_published(folder) + 1
+        # A quarter of a step at most: this run may be faster than the one that was timed.
+        delay_s = chance.random() * (whole.step_s / 4 if count else whole.first_s)
         moments[kill_after(folder, start(folder, videos), count, delay_s)] += 1
         left = published(folder)
         assert left == {name: whole.files[name] for name in left}, f"kill {number} left a file that is not whole"
-        assert start(folder, videos).wait(TIMEOUT_S) == 0
-        assert published(folder) == whole.files, f"kill {number}: other files after the second run"
-        store = FeatureStore.open(folder / "features" / "faces", kind="faces")
-        assert [f"{name}.h5" for name in store.track_ids()] == sorted(whole.files)
+    assert start(folder, videos).wait(TIMEOUT_S) == 0
+    assert published(folder) == whole.files
+    store = FeatureStore.open(folder / "features" / "faces", kind="faces")
+    assert [f"{name}.h5" for name in store.track_ids()] == sorted(whole.files)
     histogram = ", ".join(f"{count} {moment}" for moment, count in moments.items())
     with capsys.disabled():
         sys.stdout.write(f"\n{KILLS} kills by the publish they fell at: {histogram}\n")

@@ -50,7 +50,7 @@ def run(
 
 
 def _number(text: str) -> int:
-    if not text.isdigit() or int(text) < 2:
+    if not text.isdecimal() or int(text) < 2:
         raise AbawError(
             f'"{text}" is no number of folds',
             where="--folds",

@@ -34,9 +34,12 @@ def run_ablation(cfg: Config, task: Task, *, overwrite: bool = False, dry_run: b
 
 
 def variants(emae: EmaeConfig) -> list[EmaeConfig]:
-    """The face alone, then each view with each operator; style and place of the fusion are the configuration's."""
-    pairs = [(view, operator) for view in VIEWS for operator in OPERATORS]
-    return [emae.model_copy(update={"view": v, "operator": o}) for v, o in [(ALONE, emae.operator), *pairs]]
+    """The face alone, then each view with each operator; style and place of the fusion are the configuration's.
+
+    The face alone is fused with nothing: whatever operator is configured, it is the same run.
+    """
+    pairs = [(ALONE, EmaeConfig().operator), *((view, operator) for view in VIEWS for operator in OPERATORS)]
+    return [emae.model_copy(update={"view": view, "operator": operator}) for view, operator in pairs]
 
 
 def _variant(settings: FinetuneConfig, variant: EmaeConfig) -> FinetuneConfig:

@@ -21,9 +21,11 @@ from abaw.tasks import Task
 from abaw.training.device import resolve_device
 from abaw.training.distributed import join, main_first
 from abaw.training.predictions import join_folds
-from abaw.training.run import FOLD_PREFIX
+from abaw.training.run import FOLD_PREFIX, RunFolder
 
 logger = logging.getLogger(__name__)
+
+OF_THE_FOLD = {"train", "val", "split"}  # inputs of a run that differ from fold to fold
 
 
 def run_folds(
@@ -51,6 +53,7 @@ def run_folds(
     joined = None if dry_run else _join(cfg, task, count)
     if isinstance(joined, str):
         logger.warning(joined)
+        joined = None
     elif joined is not None:
         is_clean = FeatureStore.open(joined).header.settings["out_of_fold"]
         lines.append(("scores", f"{joined}: {'out-of-fold' if is_clean else 'not out-of-fold, see the warnings'}"))
@@ -131,5 +134,7 @@ def _join(cfg: Config, task: Task, count: int) -> Path | str | None:
 
 
 def _settings(run: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    return content
+    """What the folds of one cross-validation have in common: their settings, and the inputs that are not the fold's."""
+    settings: dict[str, Any] = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    inputs = RunFolder(run).record().get("inputs", {})
+    return {**settings, "inputs": {name: value for name, value in inputs.items() if name not in OF_THE_FOLD}}

@@ -134,9 +134,10 @@ def _with_extra(
     """
     train, records, shares, warnings = own.train, [own.record], [np.ones(len(own.train))], list[str]()
     for number, extra in enumerate(settings.extra):
-        frames, record = extra_frames(
+        frames, record, told = extra_frames(
             store=extra.store, csv=extra.csv, labels=extra.labels, dataset=extra.dataset, task=own.task
         )
+        warnings += told
         warnings += check_recipe(
             frames.refs[0].store.header.recipe,
             own.train.refs[0].store.header.recipe,

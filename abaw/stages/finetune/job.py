@@ -29,7 +29,7 @@ from abaw.training.distributed import from_main, join, main_first, own_part, pie
 from abaw.training.loop import FitResult, Loss, Validate, describe, fit
 from abaw.training.mixing import Mixing
 from abaw.training.objective import consistency_objective, task_objective
-from abaw.training.optim import adamw, half_cosine, parameter_groups
+from abaw.training.optim import adamw, check_warmup, half_cosine, parameter_groups
 from abaw.training.predictions import create_predictions, describe_state, discard_outdated, unscored
 from abaw.training.run import FOLD_PREFIX, RunFolder, recorded_precision
 from abaw.training.steps import loop_settings
@@ -69,7 +69,8 @@ class FinetuneJob:
         self.store = FeatureStore.open(self.settings.faces or cfg.faces_store, kind="faces")
         self.start_from = read_start(cfg, self.settings)
         self.built = build(cfg, self.settings, self.task, self.preset)
-        self.warnings = self._check_recipe()
+        own = self.settings
+        self.warnings = self._check_recipe() + check_warmup(own.steps, own.warmup_steps, lr=own.lr, where="finetune")
         self.inputs = read_inputs(cfg, self.settings, task, self.store, fold)
         self.warnings += self.inputs.warnings
         self.is_out_of_fold = self._check_fold()

@@ -30,7 +30,7 @@ def extra(root: Path, labels: str = "affectnet8", task: str = "expr"):
 
 def test_images_are_found_by_path_and_classes_by_name(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        frames, _ = extra(root)
+        frames, _, warnings = extra(root)
     assert [(ref.track_id, ref.rows.tolist()) for ref in frames.refs] == [("photos-00000", [0]), ("photos-00001", [0])]
     assert frames.labels["expr"].values[:, 0].tolist() == [4, 1]  # Happiness and Anger
     assert frames.lengths == [1, 1]
@@ -40,10 +40,11 @@ def test_images_are_found_by_path_and_classes_by_name(root: Path, caplog: pytest
         "1 labelled images have no face",
     ):
         assert words in caplog.text
+        assert any(text.startswith("AffectNet: ") and words in text for text in warnings)
 
 
 def test_the_record_names_data_set_space_and_file(root: Path) -> None:
-    _, record = extra(root)
+    _, record, _ = extra(root)
     assert (record["dataset"], record["labels"]) == ("AffectNet", "affectnet8")
     assert record["split_file"] == hashlib.sha256(CSV.encode()).hexdigest()
     assert record["tracks_sha256"] == hashlib.sha256(b"a/1.jpg\nb/3.jpg").hexdigest()
@@ -60,9 +61,10 @@ def test_classes_without_a_space_are_refused(root: Path) -> None:
 
 def test_values_need_no_space(root: Path) -> None:
     (root / "labels.csv").write_text("path,valence,arousal\na/1.jpg,0.5,0.5\n")
-    frames, record = extra(root, labels="", task="va")
+    frames, record, warnings = extra(root, labels="", task="va")
     assert len(frames) == 1
     assert record["labels"] == "va"
+    assert warnings == []
 
 
 def test_paths_that_do_not_agree_are_shown_side_by_side(root: Path) -> None:

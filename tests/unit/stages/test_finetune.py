@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from abaw.checkpoint import load_checkpoint, read_header
 from abaw.data.splits import group_of, read_split
 from abaw.errors import AbawError, ExitCode
-from abaw.stages import evaluate, finetune
+from abaw.stages import evaluate, finetune, inspect, submit
 from abaw.store import FeatureStore
 from tests.unit.faces_store import make_faces, make_images, picture
 from tests.unit.stages.labelled_set import ROWS, TRAIN, config, make_labelled, write_lines, write_va
@@ -20,6 +21,20 @@ from tests.unit.stages.labelled_set import ROWS, TRAIN, config, make_labelled, w
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return make_labelled(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three folds of valence-arousal, trained and joined; not to be changed."""
+    folder = make_labelled(tmp_path_factory.mktemp("whole"))
+    finetune.run(config(folder), task="va", folds="3")
+    return folder
+
+
+@pytest.fixture
+def folded(whole: Path, tmp_path: Path) -> Path:
+    """A copy of the trained folds."""
+    return shutil.copytree(whole, tmp_path / "folded")
 
 
 def best(root: Path, run: str) -> Path:
@@ -73,15 +88,17 @@ def test_emae_scores_with_its_auxiliary_view(root: Path) -> None:
 
 
 def test_the_ablation_runs_every_view_with_every_operator_once(root: Path) -> None:
-    cfg = config(root, "finetune.steps=1", "finetune.validate_every=1", "finetune.model=emae")
+    cfg = config(root, "finetune.steps=1", "finetune.model=emae")
     table = finetune.run(cfg, task="expr", ablate=True)
     variants = [(row["view"], row["operator"]) for row in table.data["variants"]]
     assert len(variants) == len(set(variants)) == 1 + 4 * 3
     assert variants[0][0] == "none"
+    assert all(row["best_score"] is not None for row in table.data["variants"])
     assert table.text is not None
     assert table.text.count("eyes+mouth") == 3
-    again = finetune.run(cfg, task="expr", ablate=True, dry_run=True)
-    assert {row["state"] for row in again.data["variants"]} == {"done"}
+    other = config(root, "finetune.steps=1", "finetune.model=emae", "finetune.emae.operator=mean")
+    again = finetune.run(other, task="expr", ablate=True, dry_run=True)
+    assert {row["state"] for row in again.data["variants"]} == {"done"}, "it compares all operators, whichever is set"
 
 
 def test_the_ablation_wants_the_settings_of_emae(root: Path) -> None:
@@ -128,9 +145,8 @@ def test_settings_of_other_models_are_not(root: Path) -> None:
 
 
 # -- folds -------------------------------------------------------------------------------------------------------------
-def test_every_labelled_track_is_scored_by_the_fold_that_never_saw_it(root: Path) -> None:
-    summary = finetune.run(config(root), task="va", folds="3")
-    split = read_split(root / "splits/folds3.json")
+def test_every_labelled_track_is_scored_by_the_fold_that_never_saw_it(whole: Path) -> None:
+    root, split = whole, read_split(whole / "splits/folds3.json")
     assert set(split.folds) == {"a", "b", "video45", "c", "v"}
     joined = FeatureStore.open(root / "predictions/finetune-va-vit_tiny_64-folds")
     assert sorted(joined.track_ids()) == sorted([*TRAIN, "v"])
@@ -143,11 +159,38 @@ def test_every_labelled_track_is_scored_by_the_fold_that_never_saw_it(root: Path
             assert np.array_equal(store.read(name, "scores/va"), joined.read(name, "scores/va"))
         record = read_header(best(root, f"finetune-va-vit_tiny_64/fold-{number}"))["trained_on"][0]
         assert (record["fold"], record["split_file"]) == (number, split.sha256)
-    assert len(summary.data["folds"]) == 3
 
 
-def test_a_fold_does_not_depend_on_the_labels_it_holds_out(root: Path) -> None:
-    finetune.run(config(root), task="va", folds="3", fold=0)
+def test_inspect_lists_the_folds_of_a_run(whole: Path) -> None:
+    found = inspect.run(whole / "runs/finetune-va-vit_tiny_64")
+    assert [name for name, _ in found.lines] == ["fold-0", "fold-1", "fold-2"]
+    assert all(text.endswith("(stage finetune, done)") for _, text in found.lines)
+
+
+def test_scores_of_folds_are_not_taken_for_those_of_test_tracks(whole: Path, tmp_path: Path) -> None:
+    sample = tmp_path / "sample.txt"
+    sample.write_text("image_location,valence,arousal\nunseen/00001.jpg,,\n")
+    with pytest.raises(AbawError) as caught:
+        submit.run(
+            config(whole),
+            task="va",
+            sample=sample,
+            predictions=whole / "predictions/finetune-va-vit_tiny_64-folds",
+        )
+    assert caught.value.fix.endswith("finetune-va-vit_tiny_64-fold-0")
+
+
+def test_folds_that_are_done_are_skipped_and_joined_again(folded: Path) -> None:
+    joined = folded / "predictions/finetune-va-vit_tiny_64-folds"
+    before = sorted((path.name, path.read_bytes()) for path in joined.iterdir())
+    shutil.rmtree(joined)
+    again = finetune.run(config(folded), task="va", folds="3")
+    assert [fold["skipped"] for fold in again.data["folds"]] == [True] * 3
+    assert sorted((path.name, path.read_bytes()) for path in joined.iterdir()) == before
+
+
+def test_a_fold_does_not_depend_on_the_labels_it_holds_out(folded: Path) -> None:
+    root = folded
     before = best(root, "finetune-va-vit_tiny_64/fold-0").read_bytes()
     split = read_split(root / "splits/folds3.json")
     for name in [name for name in TRAIN if split.folds[group_of(name)] == 0]:
@@ -156,8 +199,8 @@ def test_a_fold_does_not_depend_on_the_labels_it_holds_out(root: Path) -> None:
     assert best(root, "finetune-va-vit_tiny_64/fold-0").read_bytes() == before
 
 
-def test_the_checkpoint_of_a_fold_is_chosen_on_the_next_one(root: Path) -> None:
-    finetune.run(config(root), task="va", folds="3", fold=0)
+def test_the_checkpoint_of_a_fold_is_chosen_on_the_next_one(folded: Path) -> None:
+    root = folded
     run = root / "runs/finetune-va-vit_tiny_64/fold-0"
     split = read_split(root / "splits/folds3.json")
     first = json.loads((run / "run.json").read_text())["inputs"]
@@ -186,8 +229,8 @@ def test_a_fold_that_starts_from_weights_with_its_labels_is_marked(root: Path) -
         assert store.header.settings["out_of_fold"] is False
 
 
-def test_redoing_the_official_run_leaves_the_folds_alone(root: Path) -> None:
-    finetune.run(config(root), task="va", folds="3", fold=1)
+def test_redoing_the_official_run_leaves_the_folds_alone(folded: Path) -> None:
+    root = folded
     finetune.run(config(root), task="va")
     kept = best(root, "finetune-va-vit_tiny_64/fold-1").read_bytes()
     finetune.run(config(root, "finetune.lr=0.01"), task="va", overwrite=True)
@@ -195,33 +238,39 @@ def test_redoing_the_official_run_leaves_the_folds_alone(root: Path) -> None:
     assert finetune.run(config(root), task="va", folds="3", fold=1).data["folds"][0]["skipped"]
 
 
-def test_folds_trained_with_different_settings_are_not_joined(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    finetune.run(config(root, "finetune.steps=1"), task="va", folds="3")
-    joined = root / "predictions/finetune-va-vit_tiny_64-folds"
+@pytest.mark.parametrize(
+    ("changed", "difference"),
+    [
+        ("finetune.lr=0.01", "lr: 0.001 recorded, 0.01 now"),
+        ("finetune.init_from=runs/finetune-va-vit_tiny_64/fold-0", 'inputs.init_from: "none" recorded'),
+    ],
+)
+def test_folds_that_were_trained_differently_are_not_joined(
+    folded: Path, caplog: pytest.LogCaptureFixture, changed: str, difference: str
+) -> None:
+    joined = folded / "predictions/finetune-va-vit_tiny_64-folds"
     assert (joined / "store.json").is_file()
-    finetune.run(config(root, "finetune.steps=1", "finetune.lr=0.01"), task="va", folds="3", fold=2, overwrite=True)
-    assert "fold 2 differs from fold 0 in lr: 0.001 recorded, 0.01 now" in caplog.text
+    done = finetune.run(config(folded, changed), task="va", folds="3", fold=2, overwrite=True)
+    assert done.data["joined"] == ""
+    assert f"fold 2 differs from fold 0 in {difference}" in caplog.text
     assert not joined.exists()
 
 
-def test_folds_of_different_splits_are_not_joined(root: Path) -> None:
-    cfg = config(root, "finetune.steps=1")
-    finetune.run(cfg, task="va", folds="3")
-    path = root / "splits/folds3.json"
+def test_folds_of_different_splits_are_not_joined(folded: Path) -> None:
+    path = folded / "splits/folds3.json"
     content = json.loads(path.read_text())
     content["folds"] = {group: (fold + 1) % 3 for group, fold in content["folds"].items()}
     path.write_text(json.dumps(content))
     with pytest.raises(AbawError, match="its folds are of different split files"):
-        finetune.run(cfg, task="va", folds="3", fold=0, overwrite=True)
+        finetune.run(config(folded), task="va", folds="3", fold=0, overwrite=True)
 
 
-def test_evaluate_wants_every_track_that_a_fold_held_out(root: Path) -> None:
-    finetune.run(config(root, "finetune.steps=1"), task="va", folds="3", fold=0)
-    store = root / "predictions/finetune-va-vit_tiny_64-fold-0"
+def test_evaluate_wants_every_track_that_a_fold_held_out(folded: Path) -> None:
+    store = folded / "predictions/finetune-va-vit_tiny_64-fold-0"
     held_out = FeatureStore.open(store).header.settings["held_out"]
     (store / f"{held_out[0]}.h5").unlink()
     with pytest.raises(AbawError, match=f"lacks 1 of {len(held_out)}"):
-        evaluate.run(config(root), predictions=[store])
+        evaluate.run(config(folded), predictions=[store])
 
 
 def test_image_collections_are_not_cut_into_folds(root: Path) -> None:
@@ -230,9 +279,8 @@ def test_image_collections_are_not_cut_into_folds(root: Path) -> None:
         finetune.run(config(root, "finetune.faces=photos"), task="va", folds="3")
 
 
-def test_evaluate_scores_all_tracks_of_a_cross_validated_run(root: Path) -> None:
-    finetune.run(config(root), task="va", folds="3")
-    result = evaluate.run(config(root), predictions=[root / "predictions/finetune-va-vit_tiny_64-folds"])
+def test_evaluate_scores_all_tracks_of_a_cross_validated_run(whole: Path) -> None:
+    result = evaluate.run(config(whole), predictions=[whole / "predictions/finetune-va-vit_tiny_64-folds"])
     assert result.data["results"][0]["num_tracks"] == len(TRAIN) + 1
 
 
@@ -246,6 +294,7 @@ def test_two_folds_leave_none_to_choose_on(root: Path) -> None:
     ("options", "message"),
     [
         ({"folds": "5.5"}, '"5.5" is no number of folds'),
+        ({"folds": "²"}, '"²" is no number of folds'),
         ({"folds": "3", "fold": 3}, "there is no fold 3 of 3"),
         ({"fold": 1}, "--fold belongs to --folds"),
         ({"folds": "9"}, "recordings in 9 folds"),
@@ -257,10 +306,9 @@ def test_folds_that_cannot_be_are_refused(root: Path, options: dict[str, object]
     assert caught.value.code is ExitCode.CONFIG
 
 
-def test_a_split_file_of_another_number_of_folds_is_refused(root: Path) -> None:
-    finetune.run(config(root, "finetune.split=mine"), task="va", folds="3", fold=0)
-    with pytest.raises(AbawError, match="mine.json has 3 folds, not 4"):
-        finetune.run(config(root, "finetune.split=mine"), task="va", folds="4")
+def test_a_split_file_of_another_number_of_folds_is_refused(whole: Path) -> None:
+    with pytest.raises(AbawError, match="folds3.json has 3 folds, not 4"):
+        finetune.run(config(whole, "finetune.split=folds3"), task="va", folds="4")
 
 
 # -- labelled images from elsewhere ------------------------------------------------------------------------------------
@@ -271,6 +319,8 @@ def test_images_from_elsewhere_join_the_training_and_are_recorded(root: Path) ->
     finetune.run(config(root, extra), task="expr")
     trained_on = read_header(best(root, "finetune-expr-vit_tiny_64"))["trained_on"]
     assert {record["dataset"] for record in trained_on} == {"aff-wild2", "AffectNet"}
+    warnings = json.loads((root / "runs/finetune-expr-vit_tiny_64/run.json").read_text())["warnings"]
+    assert "AffectNet: more.csv: images of class Contempt, which expr lacks: 1" in warnings
     write_lines(root / "more.csv", ["path,label", "p/0.jpg,Sad", "p/1.jpg,Contempt", "p/2.jpg,Fear"])
     with pytest.raises(AbawError, match="inputs.extra_0.frames"):
         finetune.run(config(root, extra), task="expr")

@@ -320,7 +320,7 @@ def test_weights_of_another_shape_are_refused_before_the_run_begins(root: Path) 
 # -- how long, panels, continuing --------------------------------------------------------------------------------------
 def test_a_recipe_far_too_short_is_said_and_recorded(root: Path, caplog) -> None:
     with caplog.at_level(logging.WARNING, logger="abaw"):
-        run(root, "pretrain.preset=vit_small_112", "pretrain.steps=1")
+        run(root, "pretrain.preset=vit_small_112", "pretrain.steps=1", "pretrain.warmup_steps=0")
     (warning,) = recorded(root, "runs/pretrain-vit_small_112")["warnings"]
     assert "1 steps of 4 draw 4 images, far below the 10,240,000" in warning
     assert "init_from" in warning

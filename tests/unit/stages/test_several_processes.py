@@ -34,23 +34,19 @@ def sets(overrides: list[str]) -> list[str]:
     return [word for text in overrides for word in ("--set", text)]
 
 
-def test_finetuning_in_two_processes_is_that_of_one(tmp_path: Path) -> None:
+def test_finetuning_folds_in_two_processes_is_that_of_one(tmp_path: Path) -> None:
     one, two = make_labelled(tmp_path / "one"), make_labelled(tmp_path / "two")
-    alone = finetune.run(config(one, *PLAIN), task="va").data
-    done = torchrun(two, "finetune", "--task", "va", *sets(PLAIN))
+    alone = finetune.run(config(one, *PLAIN), task="va", folds="3").data["folds"]
+    done = torchrun(two, "finetune", "--task", "va", "--folds", "3", *sets(PLAIN))
     assert done.stdout.count("scores ") == 1
-    both = finetune.run(config(two, *PLAIN), task="va").data
-    assert both["skipped"]
-    assert both["last_loss"] == pytest.approx(alone["last_loss"], rel=1e-4)
-    stores = [FeatureStore.open(root / "predictions/finetune-va-vit_tiny_64") for root in (one, two)]
-    assert stores[0].track_ids() == stores[1].track_ids()
-
-
-def test_folds_are_trained_by_two_processes_together(tmp_path: Path) -> None:
-    root = make_labelled(tmp_path)
-    torchrun(root, "finetune", "--task", "va", "--folds", "3", *sets(["finetune.steps=1"]))
-    joined = FeatureStore.open(root / "predictions/finetune-va-vit_tiny_64-folds")
-    assert set(joined.track_ids()) == {*TRAIN, "v"}
+    both = finetune.run(config(two, *PLAIN), task="va", folds="3").data["folds"]
+    assert [fold["skipped"] for fold in both] == [True] * 3
+    for key in ("last_loss", "best_score"):
+        assert [fold[key] for fold in both] == pytest.approx([fold[key] for fold in alone], rel=1e-4, abs=1e-6)
+    for name in ("fold-0", "fold-1", "fold-2", "folds"):
+        stores = [FeatureStore.open(root / f"predictions/finetune-va-vit_tiny_64-{name}") for root in (one, two)]
+        assert stores[0].track_ids() == stores[1].track_ids()
+    assert set(stores[1].track_ids()) == {*TRAIN, "v"}
 
 
 def test_pretraining_runs_in_two_processes(tmp_path: Path) -> None:

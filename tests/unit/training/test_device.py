@@ -1,5 +1,6 @@
 """Device and precision are resolved in one place."""
 
+import logging
 import os
 from collections.abc import Iterator
 
@@ -8,6 +9,14 @@ import torch
 
 from abaw.errors import AbawError, ExitCode
 from abaw.training.device import launched, rank_and_world, resolve_device, resolve_precision, use_threads
+
+
+def test_auto_says_what_it_took_and_a_name_needs_no_word(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="abaw"):
+        taken = resolve_device("auto")
+        resolve_device("cpu")
+    (line,) = caplog.messages
+    assert line.startswith(f"device: {taken}")
 
 
 def test_cpu_is_always_there() -> None:

@@ -34,8 +34,11 @@ def lines(folder: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every case, trained in two processes."""
+    """Every case, trained in two processes, one of them in a folder where a process was killed before."""
     folder = tmp_path_factory.mktemp("two")
+    assert launch("killed", folder).returncode != 0
+    state = torch.load(folder / "killed" / "resume.pt", weights_only=True)["state"]
+    (folder / "killed.json").write_text(json.dumps(state))
     done = launch("everything", folder)
     assert done.returncode == 0, done.stderr
     return folder
@@ -76,23 +79,24 @@ def test_a_request_to_one_process_stops_all_at_the_same_step(two: Path) -> None:
     assert [found["stopped"] for found in notes(two)] == [7, 7]
 
 
-def test_a_killed_training_of_two_processes_ends_with_the_same_weights(tmp_path: Path, two: Path) -> None:
-    assert launch("killed", tmp_path).returncode != 0
-    assert torch.load(tmp_path / "killed" / "resume.pt", weights_only=True)["state"]["step"] == 6
-    done = launch("killed", tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert notes(tmp_path)[0]["killed"] == notes(two)[0]["normed"]
-    assert lines(tmp_path / "killed") == lines(two / "normed")
+def test_a_killed_training_of_two_processes_ends_with_the_same_weights(two: Path) -> None:
+    assert json.loads((two / "killed.json").read_text())["step"] == 6
+    assert notes(two)[0]["killed"] == notes(two)[0]["normed"]
+    assert lines(two / "killed") == lines(two / "normed")
 
 
-@pytest.mark.parametrize(
-    ("what", "message"), [("poisoned", "stopped at step 5"), ("unreadable", "face 3 cannot be read")]
-)
-def test_a_failing_process_ends_all_with_one_message(tmp_path: Path, what: str, message: str) -> None:
-    done = launch(what, tmp_path)
+def test_a_loss_that_is_not_finite_is_told_by_the_first_process_alone(two: Path) -> None:
+    (first, what), (second, same) = (found["poisoned"] for found in notes(two))
+    assert (first, second) == ("AbawError", "FailedElsewhere")
+    assert "stopped at step 5" in what
+    assert what == same
+
+
+def test_a_failing_process_ends_all_with_one_message(tmp_path: Path) -> None:
+    done = launch("unreadable", tmp_path)
     assert done.returncode != 0
     assert done.stderr.count("error: ") == 1
-    assert message in done.stderr
+    assert "face 3 cannot be read" in done.stderr
     assert done.stderr.count("Traceback") <= 1  # the launcher shows its own
 
 

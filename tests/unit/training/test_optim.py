@@ -5,7 +5,7 @@ import pytest
 from abaw.models.static import StaticModel
 from abaw.models.vit import VitPreset
 from abaw.tasks import TASKS
-from abaw.training.optim import half_cosine, layer_of, parameter_groups, scaled_lr
+from abaw.training.optim import check_warmup, half_cosine, layer_of, parameter_groups, scaled_lr
 
 TINY = VitPreset(32, 8, 32, 2, 2, "conv", 16, 1, 2)
 
@@ -20,6 +20,14 @@ def test_warm_up_then_half_a_cosine() -> None:
     assert factor(4 + 50) == pytest.approx(0.5)
     assert factor(104) == pytest.approx(0.0)
     assert half_cosine(100, floor=0.1)(100) == pytest.approx(0.1)
+
+
+def test_a_warm_up_that_no_step_follows_is_said_with_the_rate_it_ends_at() -> None:
+    assert check_warmup(10, 9, lr=1e-3, where="finetune") == []
+    (text,) = check_warmup(10, 49, lr=1e-3, where="finetune")
+    assert "finetune.warmup_steps = 49" in text
+    assert "ends at 2.0e-04 and never reaches 1.0e-03" in text
+    assert half_cosine(10, warmup=49)(9) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from abaw.publish import publish
 from abaw.training.run import RunFolder, write_json
 
 
-def start(path: Path, lr: float = 0.1, overwrite: bool = False) -> RunFolder:
+def start(path: Path, lr: float = 0.1, **options: bool) -> RunFolder:
     settings, inputs = {"lr": lr, "path": path}, {"faces": {"fingerprint": "abc"}}
-    return RunFolder.start(path, stage="test", settings=settings, inputs=inputs, overwrite=overwrite)
+    return RunFolder.start(path, stage="test", settings=settings, inputs=inputs, **options)
 
 
 def test_a_run_records_inputs_versions_and_settings(tmp_path: Path) -> None:
@@ -44,6 +44,15 @@ def test_a_run_that_stopped_at_a_bad_step_may_go_on_with_another_rate(tmp_path: 
     assert again.record()["warnings"] == [
         "changed after a step that was not finite: settings.lr: 0.1 recorded, 0.01 now"
     ]
+
+
+def test_a_dry_run_after_a_bad_step_changes_nothing(tmp_path: Path) -> None:
+    run = start(tmp_path / "r")
+    for name in ("resume.pt", "nonfinite.json"):
+        write_json(run.path / name, {})
+    before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    start(tmp_path / "r", lr=0.01, dry_run=True)
+    assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
 
 
 def test_nothing_else_may_change_after_a_bad_step(tmp_path: Path) -> None:
