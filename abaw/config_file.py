@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from abaw.config import Config, EncoderConfig, FinetuneConfig, FuseConfig, SubmitConfig, Table
+from abaw.config import AudioEncoderConfig, Config, FinetuneConfig, FuseConfig, SubmitConfig, Table, VisualEncoderConfig
 from abaw.errors import AbawError, ExitCode, closest
 from abaw.presets import PRESET_KEYS, choices, preset_values
 from abaw.tasks import TASKS
@@ -24,6 +24,14 @@ FILES_OF_A_TASK = {"sample", "predictions"}
 
 # pydantic's type of a problem starts with the type it wanted
 EXPECTED = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text", "list": "a list"}
+
+# what pydantic adds to the place of a problem
+_TAGS = ("literal[", "list[", "dict[", "function-", "visual-encoder", "audio-encoder")
+# the tag of a table of [encoders], and whose keys it does not have
+_OTHER_KIND: tuple[tuple[str, str, type[Table]], ...] = (
+    ("visual-encoder", "sound", AudioEncoderConfig),
+    ("audio-encoder", "visual", VisualEncoderConfig),
+)
 
 Raw = dict[str, Any]
 
@@ -206,8 +214,11 @@ def _describe(detail: ErrorDetails) -> str:
     keys = [str(part) for part in detail["loc"]]
     if keys[0].endswith("_tasks"):
         keys[0] = keys[0].removesuffix("_tasks")
-    dotted = ".".join(key for key in keys if not key.startswith(("literal[", "list[", "dict[", "function-")))
+    dotted = ".".join(key for key in keys if not key.startswith(_TAGS))
     if detail["type"] == "extra_forbidden":
+        for tag, kind, other in _OTHER_KIND:
+            if tag in keys[:-1] and keys[-1] in other.model_fields:
+                return f"{dotted}  is a key of {kind} encoders only"
         match = closest(keys[-1], _known_keys(keys[:-1]))
         hint = f' (did you mean "{match}"?)' if match else ""
         return f"{dotted}  unknown key{hint}"
@@ -226,7 +237,7 @@ def _known_keys(parents: list[str]) -> list[str]:
     if not parents:
         return [name for name in Config.model_fields if name != "root" and not name.endswith("_tasks")]
     if parents[0] == "encoders":
-        return list(EncoderConfig.model_fields)
+        return sorted({*VisualEncoderConfig.model_fields, *AudioEncoderConfig.model_fields})
     table: type[BaseModel] = Config
     for name in parents:
         field = table.model_fields.get(name)

@@ -34,6 +34,7 @@ class Reason(IntEnum):
     NO_SOUND = 6
     SILENT = 7
     BEYOND_SOUND = 8
+    NO_VALUE = 9
 
 
 @dataclass(frozen=True)

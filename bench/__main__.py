@@ -16,9 +16,12 @@ NAMES = {
     "align": "align",
     "align-long": "align_long",
     "pretrain": "pretrain",
+    "extract-audio": "extract_audio",
     "bf16": "bf16",
     "models": "models",
     "gpu-train": "gpu_train",
+    "extract-visual": "extract_visual",
+    "gpu-extract": "gpu_extract",
 }
 
 

@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from abaw import config
 from abaw.cli import app
+from abaw.config.encoders import AUDIO_NAMES, VISUAL_NAMES
 from abaw.config_file import load_config
 from abaw.presets import PRESETS
 from abaw.store import Reason
@@ -25,7 +26,8 @@ TABLES = {
     for name, field in config.Config.model_fields.items()
     if isinstance(field.default, config.Table)
 } | {
-    "encoders": config.EncoderConfig,
+    "encoders.mae": config.VisualEncoderConfig,
+    "encoders.logmel": config.AudioEncoderConfig,
     "pretrain.sources": config.PretrainSource,
     "finetune.emma": config.EmmaConfig,
     "finetune.cotex": config.CotexConfig,
@@ -46,12 +48,22 @@ FLAGS = {
     "synth": "json out portraits quiet seconds seed sheet verbose videos workers",
     "check": "config csv json quiet set_ verbose",
     "inspect": "convert json path quiet trained_on verbose verify",
+    "import": "columns config dry_run format_ json kind limit name overwrite quiet set_ shard source strict trained_on "
+    "verbose workers",
+    "export": "dry_run faces format_ json limit out overwrite quiet shard store strict verbose workers",
 }
 
 
-def test_the_commands_page_is_current():
-    render = runpy.run_path(str(ROOT / "docs/reference.py"))["render"]
-    assert (ROOT / "docs/commands.md").read_text() == render(), "run `make docs`"
+@pytest.mark.parametrize("page", ["commands.md", "weights.md"])
+def test_generated_pages_are_current(page):
+    pages = runpy.run_path(str(ROOT / "docs/reference.py"))["pages"]()
+    assert (ROOT / "docs" / page).read_text() == pages[page], "run `make docs`"
+
+
+@pytest.mark.parametrize("name", [*VISUAL_NAMES, *AUDIO_NAMES])
+@pytest.mark.parametrize("page", ["README.md", "docs/features.md"])
+def test_every_encoder_is_in_the_tables(page, name):
+    assert re.search(rf"^\|.*`{name}[`:]", (ROOT / page).read_text(), re.MULTILINE)
 
 
 def test_flags_are_frozen():
@@ -85,16 +97,15 @@ def example_keys() -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_the_example_documents_every_key_and_no_other(table):
-    section = "encoders.mae" if table == "encoders" else table
     fields = set(TABLES[table].model_fields)
     fields -= {"sources", "emma", "cotex", "emae", "extra"}  # tables of their own
-    assert example_keys().get(section) == fields
+    assert example_keys().get(table) == fields
 
 
 def test_the_example_loads_and_holds_the_defaults(tmp_path):
     raw = tomllib.loads(EXAMPLE.read_text())
     for table, model in TABLES.items():
-        if table in ("encoders", "pretrain.sources"):
+        if table == "pretrain.sources":
             continue
         found = raw
         for part in table.split("."):

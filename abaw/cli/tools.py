@@ -11,11 +11,17 @@ from abaw import console
 from abaw.cli.app import (
     DEFAULT_CONFIG,
     Config,
+    DryRun,
     Json,
+    Limit,
     Options,
     Overrides,
+    Overwrite,
     Quiet,
+    Shard,
+    Strict,
     Verbose,
+    Workers,
     app,
     finish,
     load,
@@ -88,3 +94,73 @@ def inspect(
     from abaw.stages import inspect as stage
 
     finish(stage.run(path, verify=verify, convert=convert, trained_on=trained_on or ()), json=json)
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="File or folder of features made by another program.")],
+    name: Annotated[str, typer.Option(metavar="NAME", help="The store will be features/<kind>-NAME.")],
+    kind: Annotated[str, typer.Option(help="visual or audio.")] = "visual",
+    format_: Annotated[
+        str, typer.Option("--format", help="auto, npy, frames, npz, csv, openface, py-feat or hdf5.")
+    ] = "auto",
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Only columns of this name, * for anything; repeatable."),
+    ] = None,
+    trained_on: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Data set whose labels the features' model has seen, or none; repeatable."),
+    ] = None,
+    config: Config = DEFAULT_CONFIG,
+    set_: Overrides = None,
+    workers: Workers = None,
+    overwrite: Overwrite = False,
+    limit: Limit = None,
+    shard: Shard = None,
+    strict: Strict = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Bring features made elsewhere into a store, with a row for every video frame.
+
+    Example: abaw import openface --name openface --columns 'AU*_r'
+    """
+    cfg = load(config, set_, workers=workers, verbose=verbose, quiet=quiet)
+    from abaw.stages import import_features as stage
+
+    about: Options = {"kind": kind, "format": format_, "columns": columns or (), "trained_on": trained_on or ()}
+    options: Options = {"limit": limit, "shard": shard, "strict": strict, "dry_run": dry_run}
+    finish(stage.run(cfg, source, name=name, overwrite=overwrite, **about, **options), json=json)
+
+
+@app.command()
+def export(
+    store: Annotated[Path, typer.Argument(help="A store of features, predictions or faces.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write a file per track into.")],
+    format_: Annotated[str, typer.Option("--format", help="csv, npz or parquet.")] = "csv",
+    faces: Annotated[
+        Path | None,
+        typer.Option(metavar="STORE", help="Faces store whose times are written too; default the one near."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 = one per core.")] = 0,
+    overwrite: Overwrite = False,
+    limit: Limit = None,
+    shard: Shard = None,
+    strict: Strict = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a store's arrays as files that any program reads.
+
+    Example: abaw export predictions/fuse-va-netease --out scores --format csv
+    """
+    console.setup(verbose=verbose, quiet=quiet)
+    from abaw.stages import export_features as stage
+
+    options: Options = {"limit": limit, "shard": shard, "strict": strict, "dry_run": dry_run, "workers": workers}
+    finish(stage.run(store, out=out, format=format_, faces=faces, overwrite=overwrite, **options), json=json)

@@ -11,13 +11,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from abaw.config.encoders import AudioEncoderConfig, EncoderConfig, VisualEncoderConfig
 from abaw.config.table import (
     Fraction,
     NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
-    Precision,
     RelativePath,
     Table,
 )
@@ -34,6 +33,7 @@ from abaw.config.training import (
 
 __all__ = [
     "AlignConfig",
+    "AudioEncoderConfig",
     "Config",
     "CotexConfig",
     "DataConfig",
@@ -51,6 +51,7 @@ __all__ = [
     "RunConfig",
     "SubmitConfig",
     "Table",
+    "VisualEncoderConfig",
 ]
 
 
@@ -106,23 +107,6 @@ class AlignConfig(Table):
     )
     min_face_px: PositiveInt = Field(30, description="smallest face looked for, in pixels of the reduced picture")
     redetect: PositiveInt = Field(25, description="frames between full detections while a face is followed")
-
-
-class EncoderConfig(Table):
-    """One extraction: an encoder of the registry with its settings, under a name of the user's."""
-
-    encoder: str = Field(description="an entry of the visual or audio encoders")
-    weights: str = Field("", description='checkpoint file or run folder; "random" only for tests of speed')
-    trained_on: list[str] = Field(
-        [], description='visual: data sets whose labels foreign weights have seen; ["none"] = no labels'
-    )
-    pooling: Literal["auto", "mean", "cls"] = Field("auto", description="visual: tokens -> feature")
-    batch_size: PositiveInt = Field(64, description="visual: faces per forward pass")
-    precision: Precision = Field("auto", description="visual: auto = bf16 where the hardware has it")
-    sample_rate: PositiveInt = Field(16000, description="audio: Hz the sound is resampled to")
-    hop_s: PositiveFloat = Field(0.01, description="audio: seconds between tokens")
-    window_s: PositiveFloat = Field(0.04, description="audio: seconds a token sees")
-    num_mels: PositiveInt = Field(64, description="audio: mel bands")
 
 
 class ExtractVisualConfig(Table):

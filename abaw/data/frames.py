@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from abaw.data.image_threads import in_parts
+from abaw.data.image_threads import PART, Parts, in_parts, num_threads
 from abaw.errors import AbawError
 from abaw.store import FeatureStore
 
@@ -103,7 +103,7 @@ def _stored(store: FeatureStore, track_id: str, rows: np.ndarray, offsets: np.nd
 
 
 def decode(decoders: Sequence[Decode], size: int) -> np.ndarray:
-    """RGB uint8 [n, size, size, 3], decoded and resized in several threads."""
+    """RGB uint8 [n, size, size, 3], decoded and resized in several threads; raises the first error of a decoder."""
     images = np.empty((len(decoders), size, size, 3), np.uint8)
 
     def fill(part: slice) -> None:
@@ -111,6 +111,37 @@ def decode(decoders: Sequence[Decode], size: int) -> np.ndarray:
 
     in_parts(fill, len(decoders))
     return images
+
+
+class Decoding:
+    """Faces that are being decoded and resized in several threads, from now on.
+
+    `images`: RGB uint8 [num_rows, size, size, 3], complete after `wait`; rows past the last decoder repeat its face.
+    """
+
+    def __init__(self, decoders: Sequence[Decode], size: int, *, num_rows: int) -> None:
+        self.images = np.empty((num_rows, size, size, 3), np.uint8)
+        self._decoders, self._errors = decoders, dict[int, AbawError]()
+        # Larger parts cost less, and all threads are to have some.
+        size = max(PART, len(decoders) // (2 * num_threads()))
+        self._parts = Parts(self._fill, len(decoders), size=size)
+
+    def _fill(self, part: slice) -> None:
+        faces = [self._face(place) for place in range(*part.indices(len(self._decoders)))]
+        self.images[part.start : part.start + len(faces)] = resize(faces, len(self.images[0]))
+
+    def _face(self, place: int) -> np.ndarray:
+        try:
+            return self._decoders[place]()
+        except AbawError as error:
+            self._errors[place] = error
+            return np.zeros_like(self.images[place])
+
+    def wait(self) -> dict[int, AbawError]:
+        """Until all are decoded; what is wrong with those that cannot be, by place. Their images are black."""
+        self._parts.wait()
+        self.images[len(self._decoders) :] = self.images[len(self._decoders) - 1]
+        return dict(sorted(self._errors.items()))
 
 
 def _decode(jpeg: np.ndarray, store: FeatureStore, track_id: str, row: int) -> np.ndarray:

@@ -33,19 +33,29 @@ def _threads() -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_threads.cache_clear)  # threads do not survive a fork
 
 
-def in_parts(work: Callable[[slice], None], count: int) -> None:
-    """Call `work` with the places of `count` images, a few at a time, in several threads; raises its first error.
+class Parts:
+    """Work on the places of `count` images, `size` at a time, under way in several threads from now on.
 
-    No thread is at work any more when this returns or raises, nor is anything kept that `work` holds. `work` must not
-    call this itself: all threads could be waiting for one.
+    `work` must not start other such work and wait for it: all threads could be waiting for one.
     """
-    futures = [_threads().submit(work, slice(start, start + PART)) for start in range(0, count, PART)]
-    try:
-        list(map(Future.result, futures))
-    finally:
-        list(map(Future.cancel, futures))
-        wait(futures)
-        futures.clear()  # an error knows this frame, and its future knows the error: a circle that keeps files open
+
+    def __init__(self, work: Callable[[slice], None], count: int, *, size: int = PART) -> None:
+        self._futures = [_threads().submit(work, slice(start, start + size)) for start in range(0, count, size)]
+
+    def wait(self) -> None:
+        """Until no thread is at work any more and nothing is kept that `work` holds; raises its first error."""
+        try:
+            list(map(Future.result, self._futures))
+        finally:
+            list(map(Future.cancel, self._futures))
+            wait(self._futures)
+            # An error knows this frame, and its future knows the error: a circle that keeps files open.
+            self._futures.clear()
+
+
+def in_parts(work: Callable[[slice], None], count: int) -> None:
+    """The same, waited for."""
+    Parts(work, count).wait()
 
 
 def in_parts_if_large(work: Callable[[slice], None], images: np.ndarray) -> None:

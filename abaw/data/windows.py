@@ -64,11 +64,13 @@ class FeatureStreams:
         for stream in self.streams:
             missing = [track_id for track_id in track_ids if track_id not in stream.store]
             if missing:
-                command = "extract-visual" if stream.kind == "visual" else "extract-audio"
+                imported = stream.store.header.settings.get("encoder") == "imported"
+                command = "import" if imported else f"extract-{stream.kind}"
                 raise AbawError(
                     f"{stream.name} lacks {len(missing)} of {len(track_ids)} tracks: {', '.join(missing[:5])}",
                     where=str(stream.store.path),
-                    fix=f"run `abaw {command}` again: it adds what is missing",
+                    fix=f"run `abaw {command}` again"
+                    + (" with a source that has them" if imported else ": it adds what is missing"),
                 )
         for track_id in track_ids:
             counts = {stream.name: stream.store.num_rows(track_id) for stream in self.streams}

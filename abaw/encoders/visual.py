@@ -2,85 +2,37 @@
 
 Adding an encoder is adding a builder and an entry of VISUAL_ENCODERS. Knows nothing of stores, tracks or
 configuration files.
-
-Shapes: ``N`` faces, ``S`` the encoder's image size in pixels, ``D`` feature dim.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from abaw.checkpoint import load_weights
+from abaw.encoders import networks, onnx_files, own
+from abaw.encoders.faces import RANDOM, Faces, View, VisualEncoder, VisualOptions
+from abaw.encoders.published import Published
 from abaw.errors import AbawError, ExitCode, choose
-from abaw.models.dialects import frozen_encoder, read_pretrained
-from abaw.models.face_model import FaceModel
-from abaw.models.pixels import BICUBIC, normalisation
-from abaw.models.systems import SYSTEMS, model_from_header
-from abaw.models.tokens import feature
-from abaw.models.vit import VIT_PRESETS, FaceEncoder, build_vit
-from abaw.models.weight_files import read_weight_file
-from abaw.provenance import file_sha256, unknown_recipe
+from abaw.provenance import unknown_recipe
 
 logger = logging.getLogger(__name__)
 
-RANDOM = "random"
-View = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (images, landmarks) -> images
-
-
-class Faces(NamedTuple):
-    """Faces of some rows.
-
-    `images` RGB uint8 [N, S, S, 3]; `landmarks` float32 [N, 5, 2] and `box` float32 [N, 4] in units of the crop's
-    side, from its top left corner.
-    """
-
-    images: np.ndarray
-    landmarks: np.ndarray
-    box: np.ndarray
-
-
-@dataclass(frozen=True)
-class VisualOptions:
-    """What a visual encoder may be told.
-
-    `weights`: checkpoint file, or "random"; `preset`: shape of a model with random weights; `pooling`: "auto", "mean"
-    or "cls"; `device`, `precision`: resolved names; `trained_on`: as in `provenance.undeclared_record`;
-    `make_view`: `data.views.auxiliary_view`, for models that take one.
-    """
-
-    weights: str = ""
-    preset: str = "vit_tiny_64"
-    pooling: str = "auto"
-    device: str = "cpu"
-    precision: str = "fp32"
-    trained_on: tuple[str, ...] = ()
-    make_view: Callable[..., np.ndarray] | None = None
-
-
-class VisualEncoder(Protocol):
-    """Faces -> float32 [N, dim]; a row depends on its own face alone.
-
-    `image_size` in pixels, 0 where no image is needed. `settings` is everything that changes the output; `recipe`
-    and `trained_on` are those of the weights.
-    """
-
-    name: str
-    dim: int
-    image_size: int
-    settings: dict[str, Any]
-    recipe: dict[str, Any]
-    trained_on: list[dict[str, Any]]
-
-    def encode(self, faces: Faces) -> np.ndarray: ...
+__all__ = [
+    "RANDOM",
+    "VISUAL_ENCODERS",
+    "Entry",
+    "Faces",
+    "View",
+    "VisualEncoder",
+    "VisualOptions",
+    "build_visual_encoder",
+    "entry_of",
+]
 
 
 class Landmarks:
@@ -89,6 +41,8 @@ class Landmarks:
     name = "landmarks"
     dim = 14
     image_size = 0
+    precision = "fp32"
+    notes: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {"encoder": self.name, "unit": "half the crop's side, from its centre"}
@@ -99,128 +53,8 @@ class Landmarks:
         points = faces.landmarks.reshape(len(faces.landmarks), 10)
         return (2 * np.concatenate([points, faces.box], axis=1) - 1).astype(np.float32)
 
-
-class ModelEncoder:
-    """A model of ours with its normalisation; runs on one device in one precision.
-
-    `view` makes the auxiliary view of a model that takes one, as `VisualOptions.make_view` told what to show.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        model: FaceEncoder | FaceModel,
-        header: Mapping[str, Any],
-        *,
-        options: VisualOptions,
-        sha256: str,
-        view: View | None = None,
-    ) -> None:
-        preset = header["architecture"]
-        self.name, self.dim, self.image_size = name, preset["width"], preset["image_size"]
-        self.recipe, self.trained_on = header["recipe"], header["trained_on"]
-        self.settings = {
-            "encoder": name,
-            "weights": sha256,
-            "pooling": header["pooling"],
-            "precision": options.precision,
-            "resize": BICUBIC,
-            "image_size": self.image_size,
-            "normalisation": header["normalisation"],
-        }
-        self._device, self._bf16 = torch.device(options.device), options.precision == "bf16"
-        model.to(self._device).eval()
-        self._pooled = model.pooled if isinstance(model, FaceModel) else partial(feature, model)
-        self._view = view
-        constants = (header["normalisation"]["mean"], header["normalisation"]["std"])
-        self._mean, self._std = (255 * torch.tensor(c, device=self._device)[None, :, None, None] for c in constants)
-
-    @torch.inference_mode()
-    def encode(self, faces: Faces) -> np.ndarray:
-        inputs = [self._normalised(faces.images)]
-        if self._view is not None:
-            inputs.append(self._normalised(self._view(faces.images, faces.landmarks)))
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._bf16):
-            features = self._pooled(*inputs)
-        return features.float().cpu().numpy()
-
-    def _normalised(self, images: np.ndarray) -> Tensor:
-        pixels = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)
-        return ((pixels.float() - self._mean) / self._std).contiguous()
-
-
-def _mae(options: VisualOptions) -> VisualEncoder:
-    """Frozen encoder of a pretrained masked autoencoder, ours or of a known foreign layout.
-
-    "auto" pools as the checkpoint's kind calls for: the class token, or the mean with the `fc_norm` of a finetuned one.
-    """
-    if options.weights == RANDOM:
-        return _random_mae(options)
-    path = Path(options.weights)
-    source = read_pretrained(path, trained_on=options.trained_on)
-    kind = source.header.get("kind")
-    if kind != "mae":
-        raise AbawError(
-            f'{path.name} holds a finetuned model (kind "{kind}"), not a pretrained masked autoencoder',
-            where=str(path),
-            fix='use encoder = "finetuned" for it, or give weights of `abaw pretrain` or of another program',
-        )
-    model, pooling = frozen_encoder(source, options.pooling)
-    for note in source.notes:
-        logger.info(note)
-    header = {**source.header, "pooling": pooling}
-    return ModelEncoder("mae", model, header, options=options, sha256=source.sha256)
-
-
-def _random_mae(options: VisualOptions) -> VisualEncoder:
-    preset = choose(VIT_PRESETS, options.preset, what="preset", where="pretrain.preset")
-    logger.warning("random weights: features are fit for tests of speed only")
-    header: dict[str, Any] = {
-        "architecture": {"preset": options.preset, **preset.to_dict()},
-        "pooling": "cls" if options.pooling == "auto" else options.pooling,
-        "normalisation": normalisation("imagenet"),
-        "recipe": unknown_recipe(),
-        "trained_on": [],
-    }
-    torch.manual_seed(0)
-    model = build_vit(preset, pooling=header["pooling"])
-    return ModelEncoder("mae", model, header, options=options, sha256=f"{RANDOM}:{options.preset}")
-
-
-def _finetuned(options: VisualOptions) -> VisualEncoder:
-    """Pooled feature under the heads of a finetuned model of any kind, with the pooling it was trained with."""
-    if options.weights == RANDOM:
-        raise _fixed("weights", RANDOM, "name a run folder or a checkpoint of `abaw finetune`")
-    path = Path(options.weights)
-    file = read_weight_file(path)
-    if file.header is None or file.header.get("kind") not in SYSTEMS:
-        raise _not_finetuned(path, file.header)
-    header = file.header
-    if options.pooling not in ("auto", header["pooling"]):
-        raise _fixed("pooling", options.pooling, f'this model was trained with "{header["pooling"]}": use "auto"')
-    model = model_from_header(header, where=str(path))
-    load_weights(model, file.content, where=str(path))
-    view = _view(header, options) if header["kind"] == "emae" else None
-    return ModelEncoder("finetuned", model, header, options=options, sha256=file_sha256(path), view=view)
-
-
-def _not_finetuned(path: Path, header: Mapping[str, Any] | None) -> AbawError:
-    """What to say of a file whose header is of another kind, or which has none and so is of another program."""
-    holds = "weights of another program" if header is None else f'a model of kind "{header.get("kind")}"'
-    fix = f"give a run or checkpoint of `abaw finetune` (kinds {', '.join(SYSTEMS)})"
-    if header is None or header.get("kind") == "mae":
-        fix += '; for features of this file use encoder = "mae"'
-    return AbawError(f"{path.name} holds {holds}, no model of `abaw finetune`", where=str(path), fix=fix)
-
-
-def _view(header: Mapping[str, Any], options: VisualOptions) -> View | None:
-    """What makes the auxiliary view that a model was trained with; None where it was trained without."""
-    told = header["architecture"]["options"]
-    if "none" in (told["view"], told["operator"]):
-        return None
-    if options.make_view is None:
-        raise _fixed("weights", options.weights, "a model of auxiliary views is built by a stage that can make them")
-    return partial(options.make_view, view=told["view"], style=told["style"])
+    def exact(self) -> VisualEncoder:
+        return self
 
 
 def _landmarks(_options: VisualOptions) -> VisualEncoder:
@@ -229,28 +63,162 @@ def _landmarks(_options: VisualOptions) -> VisualEncoder:
 
 @dataclass(frozen=True)
 class Entry:
-    """An encoder of the registry; ``stage``: the command whose run gives its weights by default ("" = it has none)."""
+    """An encoder of the registry.
 
-    build: Callable[[VisualOptions], VisualEncoder]
+    `stage`: the command whose run gives its weights by default ("" = it has none), and `model` the `finetune.model` of
+    that run ("" = as configured); `takes`: options that some encoders have and this one does; `named`: the name goes
+    on after a colon, with a model or a file; `width`, `images`: its features and its images, for people; `published`:
+    its files, their origin and licence.
+    """
+
+    build: Callable[..., VisualEncoder]
     stage: str = ""
+    model: str = ""
+    takes: tuple[str, ...] = ()
+    named: str = ""
+    width: str = ""
+    images: str = ""
+    published: Published = field(default_factory=Published)
 
+
+_OF_RUN = "as trained: RGB, constants of the run"
 
 VISUAL_ENCODERS: dict[str, Entry] = {
-    "mae": Entry(_mae, stage="pretrain"),
-    "finetuned": Entry(_finetuned, stage="finetune"),
-    "landmarks": Entry(_landmarks),
+    "mae": Entry(
+        own.mae,
+        stage="pretrain",
+        takes=("random", "pooling", "flip"),
+        width="of the ViT: 384, 768, 1024 for S, B, L",
+        images="of the ViT: 224 px for the published ones; RGB, ImageNet's constants, or MAE-Face's",
+        published=Published(origin="abaw pretrain; MAE, MAE-Face, FMAE, timm, Hugging Face", licence="of the file"),
+    ),
+    "finetuned": Entry(
+        own.finetuned,
+        stage="finetune",
+        takes=("pooling", "scores", "flip"),
+        width="of the ViT; with scores one more per label of the task",
+        images=_OF_RUN,
+        published=Published(origin="abaw finetune", licence="of the weights it started from"),
+    ),
+    "emma": Entry(
+        own.emma,
+        stage="finetune",
+        model="emma",
+        takes=("pooling", "scores", "flip"),
+        width="768 for ViT-B; with scores 22 more",
+        images=_OF_RUN,
+        published=Published(origin="abaw finetune, or the authors' file (feature alone)", licence="of the file"),
+    ),
+    "emae": Entry(
+        own.emae,
+        stage="finetune",
+        model="emae",
+        takes=("pooling", "scores", "flip"),
+        width="768 for ViT-B; with scores one more per label of the task",
+        images=_OF_RUN,
+        published=Published(origin="abaw finetune", licence="of the weights it started from"),
+    ),
+    "dan": Entry(
+        networks.dan,
+        takes=("random", "scores", "labels", "flip"),
+        width="512; with scores 520",
+        images="224 px, RGB, ImageNet's constants",
+        published=networks.DAN,
+    ),
+    "iresnet": Entry(
+        networks.iresnet,
+        takes=("random", "flip"),
+        width="512",
+        images="112 px, RGB in [-1, 1]",
+        published=networks.ARCFACE,
+    ),
+    "hsemotion": Entry(
+        onnx_files.hsemotion,
+        takes=("scores", "labels", "flip"),
+        width="of the file: 1280 for enet_b0, 1408 for enet_b2; with scores 7 or 8 more, 10 for *_mtl",
+        images="224 px, 260 for enet_b2, 112 for mbf; RGB, ImageNet's constants, [-1, 1] for mbf",
+        published=onnx_files.HSEMOTION,
+    ),
+    "landmarks": Entry(_landmarks, width="14", images="none: five points and the box"),
+    "timm": Entry(
+        networks.timm_encoder,
+        takes=("random", "scores", "labels", "flip", "mean", "std"),
+        named="model",
+        width="of the model",
+        images="of the model: RGB, size and constants as timm has them",
+        published=Published(origin="a file, or the hub cache", licence="of the weights"),
+    ),
+    "onnx": Entry(
+        onnx_files.onnx_encoder,
+        takes=("flip", "mean", "std", "color"),
+        named="file",
+        width="of the graph's first output",
+        images="side of the graph; RGB or BGR and constants as configured",
+        published=Published(origin="a file", licence="of the file"),
+    ),
 }
 
 
+def entry_of(name: str, *, where: str = "extract_visual.encoders") -> Entry:
+    """The entry of that name, which goes on after a colon for "timm:<model>" and "onnx:<file>".
+
+    Raises AbawError for an unknown name, and for one that lacks or has too much of such an end.
+    """
+    first, colon, rest = name.partition(":")
+    entry = choose(VISUAL_ENCODERS, first if colon else name, what="visual encoder", where=where)
+    if bool(entry.named) != bool(rest):
+        written = f'"{first}:<{entry.named}>"' if entry.named else f'"{first}"'
+        raise AbawError(
+            f'"{name}" {"lacks its " + entry.named if entry.named else "takes nothing after its name"}',
+            where=where,
+            fix=f"write {written}",
+            code=ExitCode.CONFIG,
+        )
+    return entry
+
+
 def build_visual_encoder(name: str, options: VisualOptions) -> VisualEncoder:
-    """The encoder of that name. Raises AbawError for an unknown name or weights that are missing or do not fit."""
-    return choose(VISUAL_ENCODERS, name, what="visual encoder", where="extract_visual.encoders").build(options)
+    """The encoder of that name.
+
+    Raises AbawError for an unknown name, for options that it does not have, and for weights that are missing or do
+    not fit.
+    """
+    entry = entry_of(name)
+    _require_taken(name, entry, options)
+    encoder = (partial(entry.build, name) if entry.named else entry.build)(options)
+    if options.weights == RANDOM:
+        logger.warning("random weights: features are fit for tests of speed only")
+    for note in encoder.notes:
+        logger.info("%s: %s", name, note)
+    return encoder
 
 
-def _fixed(key: str, value: str, fix: str) -> AbawError:
-    return AbawError(
-        f'{key} = "{value}" cannot be used with encoder "finetuned"',
-        where=f"[encoders.<name>] {key}",
-        fix=fix,
-        code=ExitCode.CONFIG,
-    )
+def _require_taken(name: str, entry: Entry, options: VisualOptions) -> None:
+    """Refuse options that change nothing in this encoder, before anybody takes their results for what they are not."""
+    if "labels" in entry.takes and options.labels and not options.scores:
+        raise AbawError(
+            f'labels = "{options.labels}" names the class scores, and there are none without scores = true',
+            where="encoders.<name>.labels",
+            fix="write scores = true beside it, or leave it out",
+            code=ExitCode.CONFIG,
+        )
+    given = {
+        "random": options.weights == RANDOM,
+        "pooling": options.pooling != "auto",
+        "scores": options.scores,
+        "labels": bool(options.labels),
+        "flip": options.flip,
+        "mean": bool(options.mean),
+        "std": bool(options.std),
+        "color": options.color != "rgb",
+    }
+    for key, is_given in given.items():
+        if is_given and key not in entry.takes:
+            written = "weights" if key == "random" else key
+            has = ", ".join(other for other, one in VISUAL_ENCODERS.items() if key in one.takes)
+            raise AbawError(
+                f'{written} = "{getattr(options, written)}" cannot be used with encoder "{name}"',
+                where=f"encoders.<name>.{written}",
+                fix=f"leave it out; encoders that have it: {has}",
+                code=ExitCode.CONFIG,
+            )

@@ -19,7 +19,8 @@ from abaw.media.container import Damage, is_restart, open_container, refuse_disk
 SOUND_FILES = frozenset({".wav", ".flac", ".mp3"})
 # A hole in the sound's time stamps longer than this is filled with silence, so that later sound keeps its time.
 GAP_S = 0.1
-BLOCK_SAMPLES = 65536
+BLOCK_SAMPLES = 4096  # of a sound file at once; what is lost where its decoder gives up
+MANY_CHANNELS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def read_waveform(path: Path, sample_rate: int, *, shifts_s: Sequence[float] = (
     """
     path = Path(path)
     damage = Damage(path)
-    blocks = _sound_file_blocks(path) if path.suffix.lower() in SOUND_FILES else _container_blocks(path, damage)
+    blocks = (_sound_file_blocks if path.suffix.lower() in SOUND_FILES else _container_blocks)(path, damage)
     start_s = None
     heard = bytearray()  # grows in place: joining a list of blocks would hold everything twice
     resampler = _Resampler(sample_rate)
@@ -67,7 +68,7 @@ def read_waveform(path: Path, sample_rate: int, *, shifts_s: Sequence[float] = (
             if restarted and missing < 0:  # the sound of the recording before outlasts its picture
                 del heard[max(0, len(heard) + 4 * missing) :]
             resampler.begin(rate, at_s=len(heard) / 4 / sample_rate)
-        heard += resampler.push(block)
+        heard += resampler.push(_finite(block, damage))
     if start_s is not None:
         heard += resampler.flush()
     if not heard and damage.errors:
@@ -94,6 +95,15 @@ def _continued(
         before = before if time_s is None else time_s
         shift = shifts_s[restarts - 1] if restarts else 0.0
         yield None if time_s is None else time_s + shift, restarted, rate, block
+
+
+def _finite(block: np.ndarray, damage: Damage) -> np.ndarray:
+    """The block with zeros for what is no number, which sound in floats may hold."""
+    finite = np.isfinite(block)
+    if finite.all():
+        return block
+    damage.note("samples that are no numbers")
+    return np.where(finite, block, np.float32(0))
 
 
 def _hole(time_s: float | None, start_s: float, resampler: _Resampler) -> bool:
@@ -142,7 +152,7 @@ def _container_blocks(path: Path, damage: Damage) -> Iterator[tuple[float | None
             return
         stream = container.streams.audio[0]
         stream.codec_context.thread_count = 1
-        packets = container.demux(stream)
+        packets, interleave = container.demux(stream), _Interleaver()
         while True:
             try:
                 packet = next(packets)
@@ -159,7 +169,26 @@ def _container_blocks(path: Path, damage: Damage) -> Iterator[tuple[float | None
                 damage.note(err)
                 continue
             for frame in frames:
-                yield frame.time, frame.sample_rate, _mono(frame)
+                yield frame.time, frame.sample_rate, _mono(interleave(frame))
+
+
+class _Interleaver:
+    """The same samples with the channels of an instant side by side, for frames of many channels.
+
+    PyAV (18.1) looks for planes beyond the eighth in frames that keep eight channels apart, and crashes.
+    """
+
+    def __init__(self) -> None:
+        self._converters: dict[tuple[str, str, int], av.AudioResampler] = {}
+
+    def __call__(self, frame: av.AudioFrame) -> av.AudioFrame:
+        if not frame.format.is_planar or frame.layout.nb_channels < MANY_CHANNELS:
+            return frame
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if kind not in self._converters:
+            self._converters[kind] = av.AudioResampler(format=frame.format.packed.name)
+        (converted,) = self._converters[kind].resample(frame)
+        return converted
 
 
 def _mono(frame: av.AudioFrame) -> np.ndarray:
@@ -173,14 +202,26 @@ def _mono(frame: av.AudioFrame) -> np.ndarray:
     return ((samples.mean(axis=0, dtype=np.float64) - middle) / full).astype(np.float32)
 
 
-def _sound_file_blocks(path: Path) -> Iterator[tuple[float | None, int, np.ndarray]]:
+def _sound_file_blocks(path: Path, damage: Damage) -> Iterator[tuple[float | None, int, np.ndarray]]:
     import soundfile
 
     try:
-        with soundfile.SoundFile(str(path)) as file:
-            for block in file.blocks(BLOCK_SAMPLES, dtype="float32", always_2d=True):
-                yield None, file.samplerate, block.mean(axis=1, dtype=np.float32)
+        path.open("rb").close()  # libsndfile does not say why it cannot open a file
+        file = soundfile.SoundFile(str(path))
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as err:
+        what = f"cannot read sound file {path.name}: {err.strerror}"
+        raise AbawError(what, where=str(path), fix="check the path and its permissions") from err
     except (soundfile.LibsndfileError, OSError) as err:
         refuse_disk_error(err, path)
         what = f"{path.name} is not a readable sound file ({err})"
         raise AbawError(what, where=str(path), fix="replace the file by a whole copy, or remove it") from err
+    with file:
+        while True:
+            try:
+                block = file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)
+            except (soundfile.LibsndfileError, OSError) as err:  # the sound breaks off
+                damage.note(err)
+                return
+            if not len(block):
+                return
+            yield None, file.samplerate, block.mean(axis=1, dtype=np.float32)

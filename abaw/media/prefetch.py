@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 def prefetch(
     items: Iterable[T], *, depth: int = 8, max_bytes: int = 1 << 27, size_of: Callable[[T], int] = lambda _: 0
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """The same items in the same order, made by a thread while the caller works on earlier ones.
 
     At most ``depth`` items wait, and no more than ``max_bytes`` by ``size_of`` (one item always may). What the

@@ -14,15 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from abaw.checkpoint import load_checkpoint, load_weights
-from abaw.errors import AbawError, ExitCode, choose
+from abaw.errors import AbawError, ExitCode
 from abaw.label_spaces import label_space, same_class
 from abaw.models import dan
 from abaw.models.face_model import preset_of
-from abaw.models.layouts import unwrap
+from abaw.models.network_files import built, named_tensors, timm_library
 from abaw.models.onnx_network import OnnxNetwork
+from abaw.models.onnx_parts import graph_sha256
 from abaw.models.pixels import BICUBIC, BILINEAR, normalisation
 from abaw.models.static import StaticModel
-from abaw.models.weight_files import read_weight_file
 from abaw.provenance import file_sha256, undeclared_record, unknown_recipe
 from abaw.tasks import TASKS, Problem
 
@@ -111,7 +111,8 @@ def load_classifier(spec: str, labels: str, *, root: Path) -> FrozenClassifier:
         path = path / "best.safetensors"
     if not path.is_file():
         raise AbawError(f"there is no classifier at {path}", where=WHERE, fix="correct the path", code=ExitCode.MISSING)
-    facts = {"spec": spec, "label_space": labels, "sha256": file_sha256(path)}
+    sha256 = graph_sha256(path, where=f"{WHERE}: {path}") if path.suffix == ".onnx" else file_sha256(path)
+    facts = {"spec": spec, "label_space": labels, "sha256": sha256}
     space = label_space(labels, where=WHERE_LABELS).labels if labels else ()
     if model:
         return _timm(model, path, space, facts)
@@ -189,7 +190,7 @@ class _OneHead(nn.Module):
 
 
 def _dan(path: Path, space: tuple[str, ...], facts: Mapping[str, Any]) -> FrozenClassifier:
-    weights = _tensors(path)
+    weights = named_tensors(path)
     if dan.MARKER not in weights or "fc.bias" not in weights:
         raise AbawError(
             f"{path.name} does not hold DAN's weights",
@@ -199,7 +200,7 @@ def _dan(path: Path, space: tuple[str, ...], facts: Mapping[str, Any]) -> Frozen
     if not space and len(weights["fc.bias"]) == 8:
         facts, space = {**facts, "label_space": "affectnet8"}, label_space("affectnet8", where=WHERE_LABELS).labels
     _check_outputs(path, len(weights["fc.bias"]), space)
-    network = _built(path, lambda: dan.dan_from_weights(weights))
+    network = built(path, lambda: dan.dan_from_weights(weights), where=f"{WHERE}: {path}")
     return FrozenClassifier(
         network,
         labels=space,
@@ -211,17 +212,14 @@ def _dan(path: Path, space: tuple[str, ...], facts: Mapping[str, Any]) -> Frozen
 
 
 def _timm(model: str, path: Path, space: tuple[str, ...], facts: Mapping[str, Any]) -> FrozenClassifier:
-    import timm  # importable: the model modules above have prepared it
-    from timm.data import resolve_data_config
-
-    choose(dict.fromkeys(timm.list_models()), model.partition(".")[0], what="timm model", where=WHERE)
-    weights = _tensors(path)
+    timm = timm_library(model, where=WHERE)
+    weights = named_tensors(path)
     network = timm.create_model(model, pretrained=False, num_classes=max(1, len(space)))
     layers = network.pretrained_cfg.get("classifier", "fc")
     last = weights.get(f"{layers if isinstance(layers, str) else layers[0]}.bias")
     _check_outputs(path, len(space) if last is None else len(last), space)
-    _built(path, lambda: network.load_state_dict(weights))
-    data = resolve_data_config({}, model=network)
+    built(path, lambda: network.load_state_dict(weights), where=f"{WHERE}: {path}")
+    data = timm.data.resolve_data_config({}, model=network)
     return FrozenClassifier(
         network,
         labels=space,
@@ -260,21 +258,3 @@ def _check_outputs(path: Path, count: int, space: tuple[str, ...]) -> None:
             fix="name the label space the classifier was trained with",
             code=ExitCode.CONFIG,
         )
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    """Named tensors of a weights file, whatever they are wrapped in. Raises AbawError."""
-    return unwrap(read_weight_file(path).content, path=path).tensors
-
-
-def _built(path: Path, build: Callable[[], Any]) -> Any:
-    """What `build` gives; AbawError where the file's tensors do not fit the network."""
-    try:
-        return build()
-    except (RuntimeError, KeyError) as error:
-        lines = str(error).splitlines()
-        raise AbawError(
-            f"the weights of {path.name} do not fit the network ({' '.join(line.strip() for line in lines)[:200]})",
-            where=f"{WHERE}: {path}",
-            fix="give the weights of exactly this network",
-        ) from error

@@ -35,9 +35,16 @@ class Dan(nn.Module):
         self.bn = nn.BatchNorm1d(num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.logits(self.pooled(images))
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """The fused heads, [B, 512]: what enters the last layer."""
         maps = self.features(images)
-        heads = torch.stack([self.get_submodule(f"cat_head{n}")(maps) for n in range(self.num_heads)], dim=1)
-        return self.bn(self.fc(fuse_heads(heads)))
+        return fuse_heads(torch.stack([self.get_submodule(f"cat_head{n}")(maps) for n in range(self.num_heads)], dim=1))
+
+    def logits(self, pooled: Tensor) -> Tensor:
+        """Logits [B, classes] of `pooled`'s features."""
+        return self.bn(self.fc(pooled))
 
 
 class AttentionHead(nn.Module):

@@ -46,27 +46,27 @@ DIALECTS: dict[str, Dialect] = {
     "hf-vit": Dialect("Hugging Face ViT or ViTMAE, encoder only"),
     "dan": Dialect(
         "DAN, an expression classifier on ResNet-18",
-        use=_CLASSIFIER,
+        use=f"by `abaw extract-visual`, encoder dan, or {_CLASSIFIER}",
         marks=("features.0.weight", "cat_head0.sa.conv1x1.0.weight", "fc.weight", "bn.weight"),
     ),
     "iresnet": Dialect(
         "IResNet, a face recognition network of arcface_torch",
-        use="by no command; recognition here runs its ONNX twin (insightface packs)",
+        use="by `abaw extract-visual`, encoder iresnet",
         marks=("conv1.weight", "prelu.weight", "layer1.0.prelu.weight", "features.weight"),
     ),
     "vggish": Dialect(
         "VGGish, a sound network",
-        use="by no command yet; extract-audio has no encoder that reads it",
+        use="by `abaw extract-audio`, encoder vggish",
         marks=("features.0.weight", "embeddings.0.weight", "embeddings.4.weight"),
     ),
     "vggish-pca": Dialect(
         "the PCA of VGGish's post-processing",
-        use="by no command yet; extract-audio has no encoder that reads it",
+        use='by `abaw extract-audio`, encoder vggish: pca = "FILE"',
         marks=("pca_eigen_vectors", "pca_means"),
     ),
     "hsemotion": Dialect(
         "EfficientNet, as HSEmotion's plain state dictionaries",
-        use=f"{_CLASSIFIER}: timm:<model>:<file>",
+        use=f"by `abaw extract-visual`, encoder timm:<model>, or {_CLASSIFIER}: timm:<model>:<file>",
         marks=("conv_stem.weight", "conv_head.weight", "blocks.0.0.conv_dw.weight"),
     ),
 }

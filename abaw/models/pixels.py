@@ -13,6 +13,10 @@ BICUBIC, BILINEAR = "bicubic", "bilinear"
 NORMALISATIONS = {
     "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
     "mae-face": ([0.49895, 0.41044, 0.36561], [0.29708, 0.26990, 0.26526]),
+    "half": ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),  # pixels in [-1, 1]
+    "bytes": ([0.0, 0.0, 0.0], [1 / 255, 1 / 255, 1 / 255]),  # pixels in 0..255
+    # HSEmotion's mobilenet_7, of Keras: pixels in 0..255 less these, which its code takes off red, green and blue.
+    "caffe": ([103.939 / 255, 116.779 / 255, 123.68 / 255], [1 / 255, 1 / 255, 1 / 255]),
 }
 
 

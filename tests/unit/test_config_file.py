@@ -105,6 +105,46 @@ def test_a_named_encoder_is_checked_too(tmp_path):
     assert caught.value.where == 'encoders.mine.weight  unknown key (did you mean "weights"?)'
 
 
+def problems(folder, text):
+    with pytest.raises(AbawError) as caught:
+        load(folder, text)
+    return caught.value.where.splitlines()
+
+
+def test_a_key_of_the_other_kind_of_encoder_is_called_that(tmp_path):
+    text = '[encoders.a]\nencoder = "logmel"\nflip = true\n[encoders.b]\nencoder = "timm:resnet18"\nhop_s = 0.1\n'
+    assert problems(tmp_path, text) == [
+        "encoders.a.flip  is a key of visual encoders only",
+        "encoders.b.hop_s  is a key of sound encoders only",
+    ]
+
+
+def test_an_unknown_encoder_is_found_before_a_stage_begins(tmp_path):
+    assert problems(tmp_path, '[encoders.a]\nencoder = "hubbert"\n') == [
+        "encoders.a.encoder  is no encoder (did you mean \"hubert\"?), got 'hubbert'"
+    ]
+
+
+def test_encoders_of_a_model_or_file_must_name_it(tmp_path):
+    assert problems(tmp_path, '[encoders.a]\nencoder = "timm"\n[encoders.b]\nencoder = "onnx"\n') == [
+        "encoders.a.encoder  write \"timm:<model>\", got 'timm'",
+        "encoders.b.encoder  write \"onnx:<file>\", got 'onnx'",
+    ]
+
+
+@pytest.mark.parametrize("value", ['"men"', "0", "true", "1.5"])
+def test_a_layer_is_a_number_but_0_or_the_mean(tmp_path, value):
+    (found,) = problems(tmp_path, f'[encoders.a]\nencoder = "hubert"\nlayer = {value}\n')
+    assert found.startswith('encoders.a.layer  give a layer from 1, one from the end such as -1, or "mean", got ')
+
+
+def test_pixel_constants_are_three_or_none(tmp_path):
+    (found,) = problems(tmp_path, '[encoders.a]\nencoder = "onnx:a.onnx"\nstd = [0.5]\n')
+    assert found == "encoders.a.std  give three numbers, for red, green and blue, or none, got [0.5]"
+    config = load(tmp_path, '[encoders.a]\nencoder = "onnx:a.onnx"\nmean = [0.0, 0.0, 0.0]\n')
+    assert config.encoders["a"].mean == [0.0, 0.0, 0.0]
+
+
 def test_labels_of_an_unknown_task_are_refused(tmp_path):
     with pytest.raises(AbawError, match="1 problem") as caught:
         load(tmp_path, '[data.annotations]\nexp = "x"\n')

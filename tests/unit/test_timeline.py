@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from abaw.timeline import frame_edges, frames_outside, token_spans, tokens_to_frames
+from abaw.timeline import FrameSums, frame_edges, frames_outside, token_spans, tokens_to_frames
 
 TOKENS = np.arange(10, dtype=np.float32)[:, None]  # token k has the value k
 
@@ -75,3 +77,61 @@ def test_frames_that_share_no_instant_with_the_sound_are_outside():
     # Sound from .04 to .12; frames of 40 ms from 0: the first ends where it begins, the fourth begins where it ends.
     outside = frames_outside(np.array([0.0, 0.04, 0.08, 0.12]), start_s=0.04, stop_s=0.12)
     assert outside.tolist() == [True, False, False, True]
+
+
+def add_in_parts(sums: FrameSums, tokens: np.ndarray, cuts: list[int], order: list[int]) -> np.ndarray:
+    """Features from tokens cut before the indices ``cuts``, the parts added in this order."""
+    edges = [0, *cuts, len(tokens)]
+    for part in order:
+        sums.add(edges[part], tokens[edges[part] : edges[part + 1]])
+    return sums.features()
+
+
+@given(
+    steps=st.lists(st.sampled_from([0.003, 0.0167, 0.04, 0.1, 0.35]), min_size=0, max_size=30),
+    num_tokens=st.integers(0, 60),
+    hop_s=st.sampled_from([0.005, 0.02, 0.1]),
+    offset_s=st.sampled_from([-0.3, 0.0, 0.0125, 0.8]),
+    data=st.data(),
+)
+def test_any_cutting_of_the_tokens_in_any_order_gives_the_same_frames(steps, num_tokens, hop_s, offset_s, data):
+    times = np.cumsum([0.0, *steps])[: len(steps)]
+    tokens = np.random.default_rng(num_tokens).standard_normal((num_tokens, 3)).astype(np.float32)
+    cuts = sorted(data.draw(st.lists(st.integers(0, num_tokens), max_size=6)))
+    order = data.draw(st.permutations(range(len(cuts) + 1)))
+    sums = FrameSums(times, num_tokens=num_tokens, dim=3, offset_s=offset_s, hop_s=hop_s)
+    expected = tokens_to_frames(tokens, times, offset_s=offset_s, hop_s=hop_s)
+    assert np.array_equal(add_in_parts(sums, tokens, cuts, order), expected)
+
+
+def test_a_frame_whose_tokens_come_in_three_parts_is_their_mean():
+    # Frames [0, .05), [.05, .1): tokens 0-4 and 5-9; the cuts fall inside both.
+    sums = FrameSums(np.array([0.0, 0.05]), num_tokens=10, dim=1, offset_s=0.0, hop_s=0.01)
+    assert add_in_parts(sums, TOKENS, [2, 7], [1, 0, 2])[:, 0].tolist() == [2.0, 7.0]
+
+
+def test_a_token_that_two_frames_share_counts_in_both():
+    # Centres 0 and .1; frames of 20 ms around .02, .04 and .06: the nearest tokens are 0, 0 and 1.
+    sums = FrameSums(np.array([0.01, 0.03, 0.055]), num_tokens=2, dim=1, offset_s=0.0, hop_s=0.1)
+    assert add_in_parts(sums, TOKENS[5:7], [1], [0, 1])[:, 0].tolist() == [5.0, 5.0, 6.0]
+
+
+def test_sums_may_be_kept_in_half_precision():
+    sums = FrameSums(np.array([0.0, 0.04]), num_tokens=10, dim=1, offset_s=0.0, hop_s=0.01, dtype=np.float16)
+    sums.add(0, TOKENS / 3)
+    assert sums.features().dtype == np.float16
+    assert sums.features()[:, 0].tolist() == np.float16([0.5, 5.5 / 3]).tolist()
+
+
+def test_frames_that_lack_tokens_are_told():
+    sums = FrameSums(np.array([0.0, 0.04, 0.08]), num_tokens=10, dim=1, offset_s=0.0, hop_s=0.01)
+    sums.add(0, TOKENS[:6])
+    with pytest.raises(ValueError, match="2 frames lack tokens"):
+        sums.features()
+
+
+def test_tokens_added_twice_are_refused():
+    sums = FrameSums(np.array([0.0, 0.04]), num_tokens=10, dim=1, offset_s=0.0, hop_s=0.01)
+    sums.add(0, TOKENS[:6])
+    with pytest.raises(ValueError, match="added twice"):
+        sums.add(3, TOKENS[3:6])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from abaw.data.faces import crop_geometry
-from abaw.data.frames import FrameRef, FrameTable, measure_normalisation, read_faces, resize, spread
+from abaw.data.frames import Decoding, FrameRef, FrameTable, measure_normalisation, read_faces, resize, spread
 from abaw.errors import AbawError
 from abaw.store import FeatureStore
 from tests.unit.faces_store import jpeg, make_faces, picture
@@ -119,3 +119,17 @@ def test_a_jpeg_that_was_cut_or_overwritten_is_refused_though_it_decodes(tmp_pat
     assert len(read_faces(store, "a", np.array([0, 2]), 16)) == 2
     with pytest.raises(AbawError, match="track a, row 1 is not a readable JPEG"):
         read_faces(store, "a", np.array([1]), 16)
+
+
+def test_faces_decoded_in_the_background_fill_a_batch_and_bad_ones_are_told_by_place(tmp_path: Path) -> None:
+    rows: list[np.ndarray | bytes | None] = [picture(row) for row in range(40)]
+    rows[21], rows[3] = b"junk", b"junk"
+    store = make_faces(tmp_path / "faces", {"a": rows})
+    decoding = Decoding(FrameRef(store, "a", np.arange(40)).decoders(np.arange(40)), 24, num_rows=43)
+    errors = decoding.wait()
+    assert list(errors) == [3, 21]
+    assert "track a, row 21" in errors[21].what
+    assert not decoding.images[3].any()
+    good = [row for row in range(40) if row not in (3, 21)]
+    assert np.array_equal(decoding.images[good], read_faces(store, "a", np.array(good), 24))
+    assert np.array_equal(decoding.images[40:], decoding.images[[39, 39, 39]])

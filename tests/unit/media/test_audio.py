@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -127,3 +130,148 @@ def test_sound_of_which_nothing_decodes_is_an_error_not_silence(make_video, blan
     path = damaged(make_video("a.mp4", [blank] * 12, sound=tone))
     with pytest.raises(AbawError, match="the sound of a.mp4 does not decode"):
         read_waveform(path, 16000)
+
+
+def sine(rate: int, seconds: float = 1.0, *, level: float = 0.5) -> np.ndarray:
+    """440 Hz, float32."""
+    return (level * np.sin(2 * np.pi * 440 * np.arange(round(rate * seconds)) / rate)).astype(np.float32)
+
+
+def encode(path: Path, codec: str, samples: np.ndarray, rate: int, layout: str = "mono") -> Path:
+    """Write float32 ``[channels, S]`` with a codec that keeps the channels apart."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        packed = np.ascontiguousarray(samples.T).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(packed, format="flt", layout=layout)
+        frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), 0
+        for part in av.AudioResampler(format="fltp").resample(frame):
+            container.mux(stream.encode(part))
+        container.mux(stream.encode(None))
+    return path
+
+
+def pitch(samples: np.ndarray) -> float:
+    """Hz of the loudest part of a second at 16 kHz."""
+    return float(np.abs(np.fft.rfft(samples[:16000])).argmax())
+
+
+def test_a_track_of_ten_milliseconds_is_read_whole(tmp_path):
+    samples = (sine(44100, 0.01)[None] * 32767).astype(np.int16)
+    waveform = read_waveform(write_pcm(tmp_path / "a.mkv", [(0, samples)], rate=44100), 16000)
+    assert len(waveform.samples) == 160
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.wav", "a.flac"])
+def test_eight_channels_at_96_khz_are_mixed_and_resampled(tmp_path, name):
+    """Channel k holds k/8 of the tone; their mean is 7/16 of it. AAC keeps eight channels apart, where PyAV crashes."""
+    samples = np.stack([sine(96000) * channel / 8 for channel in range(8)])
+    if name.endswith(("wav", "flac")):
+        soundfile.write(tmp_path / name, samples.T, 96000)
+    else:
+        encode(tmp_path / name, "aac" if name == "a.mp4" else "pcm_f32le", samples, 96000, "7.1")
+    found = read_waveform(tmp_path / name, 16000).samples
+    assert len(found) == pytest.approx(16000, abs=171)  # AAC: up to one block of 1024 more
+    assert found[4000:12000] == pytest.approx(sine(16000)[4000:12000] * 7 / 16, abs=0.02)
+
+
+def test_sound_at_8_khz_is_brought_to_16_khz(tmp_path):
+    found = read_waveform(encode(tmp_path / "a.mp4", "aac", sine(8000)[None], 8000), 16000)
+    assert len(found.samples) == pytest.approx(16000, abs=2048)
+    assert pitch(found.samples) == 440
+
+
+def test_a_stream_of_aac_that_breaks_off_gives_what_is_there_and_counts(tmp_path):
+    path = encode(tmp_path / "a.aac", "aac", sine(16000, 4)[None], 16000)
+    whole = read_waveform(path, 16000)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5])
+    part = read_waveform(path, 16000)
+    assert 30000 < len(part.samples) < 45000
+    assert np.array_equal(part.samples, whole.samples[: len(part.samples)])
+    assert (whole.errors, part.errors) == (0, 1)
+
+
+def test_silence_is_sound(tmp_path):
+    samples = read_waveform(encode(tmp_path / "a.mp4", "aac", np.zeros((1, 16000), np.float32), 16000), 16000).samples
+    assert len(samples) == pytest.approx(16000, abs=1024)
+    assert not samples.any()
+
+
+@pytest.mark.parametrize(
+    ("subtype", "error"), [("PCM_24", 1e-6), ("PCM_32", 1e-6), ("FLOAT", 0), ("DOUBLE", 1e-7), ("ULAW", 0.02)]
+)
+def test_wav_files_of_every_depth_are_read(tmp_path, subtype, error):
+    soundfile.write(tmp_path / "a.wav", sine(16000), 16000, subtype=subtype)
+    assert read_waveform(tmp_path / "a.wav", 16000).samples == pytest.approx(sine(16000), abs=error)
+
+
+def test_a_wav_file_that_cannot_be_searched_is_read(tmp_path):
+    soundfile.write(tmp_path / "a.wav", sine(8000), 8000, subtype="GSM610")
+    assert pitch(read_waveform(tmp_path / "a.wav", 16000).samples) == 440
+
+
+def test_mp3_is_read_without_its_lead_in(tmp_path):
+    path = encode(tmp_path / "a.mp3", "libmp3lame", sine(44100)[None], 44100)
+    waveform = read_waveform(path, 16000)
+    assert (len(waveform.samples), waveform.start_s) == (16000, 0)
+    assert waveform.samples[2000:14000] == pytest.approx(sine(16000)[2000:14000], abs=0.05)
+
+
+def test_an_mp3_file_that_breaks_off_gives_no_more_than_is_there(tmp_path):
+    path = encode(tmp_path / "a.mp3", "libmp3lame", sine(44100, 4)[None], 44100)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    samples = read_waveform(path, 16000).samples
+    assert 28000 < len(samples) < 33000
+    assert np.abs(samples).max() < 0.6
+
+
+def test_a_flac_file_that_breaks_off_gives_what_is_there_and_counts(tmp_path):
+    soundfile.write(tmp_path / "a.flac", noise := np.random.default_rng(0).uniform(-0.5, 0.5, 64000), 16000)
+    path = tmp_path / "a.flac"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    waveform = read_waveform(path, 16000)
+    assert 24000 < len(waveform.samples) < 33000
+    assert waveform.samples == pytest.approx(noise[: len(waveform.samples)], abs=1e-4)
+    assert waveform.errors == 1
+
+
+def test_samples_that_are_no_numbers_are_silence_and_counted(tmp_path):
+    samples = sine(16000)
+    samples[[100, 200]] = np.nan, np.inf
+    soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
+    waveform = read_waveform(tmp_path / "a.wav", 16000)
+    assert waveform.samples[[100, 200]].tolist() == [0, 0]
+    assert np.array_equal(waveform.samples[201:], samples[201:])
+    assert (waveform.errors, waveform.first_error) == (1, "samples that are no numbers")
+
+
+def test_a_sound_file_without_a_sample_has_no_waveform(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(0), 16000)
+    assert read_waveform(tmp_path / "a.wav", 16000) is None
+
+
+def test_a_sound_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(AbawError, match=r"cannot read sound file a.wav: No such file"):
+        read_waveform(tmp_path / "a.wav", 16000)
+
+
+READ = """
+import sys
+from pathlib import Path
+from abaw.media.audio import read_waveform
+peak = lambda: int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) // 1024
+before = peak()
+print(len(read_waveform(Path(sys.argv[1]), 16000).samples), peak() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
+def test_long_sound_is_read_in_little_more_memory_than_it_fills(tmp_path):
+    """Twenty minutes: 77 MB at 16 kHz. One block of noise, written over and over."""
+    with soundfile.SoundFile(tmp_path / "a.flac", "w", 32000, 1) as file:
+        block = np.random.default_rng(0).uniform(-0.5, 0.5, 32000 * 10)
+        for _ in range(120):
+            file.write(block)
+    done = subprocess.run([sys.executable, "-c", READ, str(tmp_path / "a.flac")], capture_output=True, check=True)
+    samples, peak_mb = map(int, done.stdout.split())
+    assert samples == 19_200_000
+    assert peak_mb < 77 + 60

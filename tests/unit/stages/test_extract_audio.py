@@ -7,12 +7,19 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from abaw import timeline
 from abaw.config_file import load_config
+from abaw.data.manifest import Track
+from abaw.encoders.audio import AudioOptions, build_audio_encoder, encode_whole
 from abaw.errors import AbawError, ExitCode
-from abaw.media.audio import Waveform
+from abaw.media.audio import Waveform, read_waveform
 from abaw.stages import align, extract_audio
+from abaw.stages.extract_audio.recordings import frame_levels, read_recording, row_reasons
+from abaw.stages.extract_audio.setup import make_plans
 from abaw.store import FeatureStore, Reason
+from tests.unit.encoders.speech_models import save_folder
 
 TOML = '[data]\nvideos = "videos"\n[run]\nworkers = 1\n[align]\ndetector = "center"\n'
 RATE = 16000
@@ -204,36 +211,29 @@ def test_dry_run_does_nothing(folder):
     assert not (folder / "features" / "audio-logmel").exists()
 
 
-class Ramp:
-    """Stands in for an encoder: token k is the number k, 10 ms apart."""
-
-    name, dim, sample_rate, hop_s, offset_s, window_s = "ramp", 1, 1000, 0.01, 0.005, 0.01
-
-
-def arrays(samples: np.ndarray, times: np.ndarray, *, start_s: float = 0.0) -> dict[str, np.ndarray]:
-    tokens = np.arange(len(samples) // 10, dtype=np.float32)[:, None]
+def reasons(samples: np.ndarray, times: np.ndarray, *, start_s: float = 0.0, num_tokens: int = 9) -> list[int]:
     waveform = Waveform(samples.astype(np.float32), 1000, start_s)
-    return extract_audio.frame_arrays(tokens, waveform, times, encoder=Ramp(), silence_db=-80)
+    return row_reasons(waveform, times, window_s=0.01, silence_db=-80, num_tokens=num_tokens).tolist()
 
 
-def test_a_late_sound_is_put_where_it_is_heard():
-    # Sound from .1 s: tokens centred at .105, .115 ...; frames of 50 ms from 0.
-    found = arrays(np.ones(200), np.arange(6) * 0.05, start_s=0.1)
-    assert found["reason"].tolist() == [Reason.BEYOND_SOUND] * 2 + [Reason.VALID] * 4
-    assert found["features"][2:, 0].tolist() == [2.0, 7.0, 12.0, 17.0]
+def test_rows_before_a_late_sound_are_beyond_it():
+    assert reasons(np.ones(200), np.arange(6) * 0.05, start_s=0.1) == [Reason.BEYOND_SOUND] * 2 + [Reason.VALID] * 4
 
 
 def test_silence_is_flagged_where_nothing_at_all_is_heard():
     samples = np.ones(300)
     samples[80:220] = 0  # frames of 50 ms: 100-150 and 150-200 lie inside with half a window on both sides
-    found = arrays(samples, np.arange(6) * 0.05)
-    assert np.flatnonzero(found["reason"] == Reason.SILENT).tolist() == [2, 3]
-    assert not found["features"][2:4].any()
+    assert np.flatnonzero(np.array(reasons(samples, np.arange(6) * 0.05)) == Reason.SILENT).tolist() == [2, 3]
+
+
+def test_a_sound_too_short_for_a_token_has_rows_without_value():
+    found = reasons(np.ones(10), np.arange(3) * 0.05, num_tokens=0)
+    assert found == [Reason.NO_VALUE, Reason.BEYOND_SOUND, Reason.BEYOND_SOUND]
 
 
 def test_levels_are_decibels_of_full_scale():
     waveform = Waveform(np.full(200, 0.1, np.float32), 1000, 0.0)
-    levels = extract_audio.frame_levels(waveform, np.array([0.0, 0.1]), window_s=0.01)
+    levels = frame_levels(waveform, np.array([0.0, 0.1]), window_s=0.01)
     assert levels == pytest.approx([-20, -20], abs=1e-3)
 
 
@@ -256,3 +256,207 @@ def test_a_track_named_like_a_person_hears_nobody_elses_sound(folder):
     run(folder)
     assert "long_person2" in FeatureStore.open(folder / "features" / "faces").track_ids()
     assert "long_person2" not in store(folder).track_ids()
+
+
+# -- encoders with a model ---------------------------------------------------------------------------------------------
+SPEECH = (
+    "encoders.speech.encoder=hubert",
+    "encoders.speech.weights=weights",
+    "encoders.speech.precision=fp32",
+    "encoders.speech.piece_s=0.1",  # windows of 0.16 s, so that the recordings are several
+    "encoders.speech.context_s=0.02",
+    "encoders.speech.batch_size=3",
+)
+
+
+@pytest.fixture
+def speech(folder) -> Path:
+    """The videos of `folder`, and a small speech model."""
+    save_folder(folder / "weights")
+    return folder
+
+
+def files(folder: Path, name: str = "speech") -> dict[str, bytes]:
+    return {path.stem: path.read_bytes() for path in (folder / "features" / f"audio-{name}").glob("*.h5")}
+
+
+def test_a_speech_model_gives_every_frame_the_mean_of_its_tokens(speech):
+    assert not run(speech, *SPEECH, encoder="speech").failed
+    path = speech / "videos" / "long.mp4"
+    waveform = read_waveform(path, RATE)
+    options = AudioOptions(weights=str(speech / "weights"), piece_s=0.1, context_s=0.02, batch_size=3)
+    encoder = build_audio_encoder("hubert", options)
+    assert len(encoder.pieces(len(waveform.samples))) > 3
+    times = FeatureStore.open(speech / "features" / "faces").read("long", "time")
+    offset_s = waveform.start_s + 0.0125
+    tokens = encode_whole(encoder, waveform.samples)
+    expected = timeline.tokens_to_frames(tokens, times, offset_s=offset_s, hop_s=0.02)
+    found = store(speech, "speech")
+    assert np.array_equal(found.read("long", "features"), expected.astype(np.float16))
+    assert found.read("mute", "reason").tolist() == [Reason.NO_SOUND] * 4
+    assert {found.header.settings[key] for key in ("hop_s", "offset_s", "window_s")} == {0.02, 0.0125, 0.025}
+    assert found.header.settings["layer"] == 3
+    assert found.header.trained_on[0]["labels"] == "undeclared"
+
+
+def test_an_extraction_that_goes_on_gives_the_bytes_of_one_in_a_row(speech):
+    run(speech, *SPEECH, encoder="speech")
+    whole = files(speech)
+    for path in (speech / "features" / "audio-speech").glob("*.h5"):
+        path.unlink()
+    run(speech, *SPEECH, encoder="speech", limit=1)
+    assert len(files(speech)) == 1
+    run(speech, *SPEECH, encoder="speech")
+    assert files(speech) == whole
+
+
+def test_batches_cross_recordings_and_no_byte_depends_on_it(speech):
+    run(speech, *SPEECH, encoder="speech")
+    together = files(speech)
+    run(speech, *SPEECH, "encoders.speech.batch_size=1", encoder="speech", overwrite=True)
+    assert files(speech) == together
+    run(speech, *SPEECH, encoder="speech", overwrite=True, shard="1/1")
+    assert files(speech) == together
+
+
+def test_one_bad_file_does_not_end_a_unit_of_several_recordings(speech):
+    (speech / "videos" / "long.mp4").write_bytes(b"")
+    summary = run(speech, *SPEECH, encoder="speech")
+    assert [failure.track_id for failure in summary.failed] == ["long"]
+    assert store(speech, "speech").track_ids() == ["mute", "short"]
+
+
+def test_bf16_is_compared_with_fp32_and_the_cosine_is_noted_once(speech, caplog):
+    bf16 = (*SPEECH, "encoders.speech.precision=bf16")
+    with caplog.at_level(logging.INFO, logger="abaw"):
+        run(speech, *bf16, encoder="speech", limit=2)
+        run(speech, *bf16, encoder="speech")
+    (cosine,) = store(speech, "speech").notes["bf16_cosine"].values()
+    assert 0.999 <= cosine <= 1
+    assert sum("lowest cosine" in record.getMessage() for record in caplog.records) == 1
+    assert store(speech, "speech").header.settings["precision"] == "bf16"
+
+
+def test_features_that_bf16_changes_are_refused_and_nothing_is_written(speech):
+    path = speech / "weights" / "pytorch_model.bin"
+    weights = torch.load(path, weights_only=True)
+    # Added to every number and taken away by the norm that follows: bf16 has eight binary digits.
+    changed = {"encoder.layers.2.feed_forward.output_dense.bias": torch.full((16,), 1000.0)}
+    torch.save({**weights, **changed}, path)
+    with pytest.raises(AbawError, match="other features in bf16") as caught:
+        run(speech, *SPEECH, "encoders.speech.precision=bf16", encoder="speech")
+    assert 'precision = "fp32"' in caught.value.fix
+    assert not (speech / "features" / "audio-speech").exists()
+
+
+def test_auto_goes_on_in_the_precision_of_the_store(speech):
+    run(speech, *SPEECH, encoder="speech", limit=1)
+    run(speech, *SPEECH, "encoders.speech.precision=auto", encoder="speech")
+    assert store(speech, "speech").header.settings["precision"] == "fp32"
+
+
+def test_auto_says_once_which_device_it_took(speech, caplog):
+    with caplog.at_level(logging.INFO, logger="abaw"):
+        run(speech, *SPEECH, "run.device=auto", encoder="speech")
+    assert sum(record.getMessage().startswith("device: ") for record in caplog.records) == 1
+
+
+def test_weights_that_are_missing_are_named_before_anything_is_written(folder, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(folder / "torch"))
+    with pytest.raises(AbawError, match=r"wavlm_base\.pth") as caught:
+        run(folder, f"run.weights_dir={folder / 'weights'}", encoder="wavlm")
+    assert caught.value.code == ExitCode.MISSING
+    assert not (folder / "features" / "audio-wavlm").exists()
+
+
+def test_a_dry_run_of_a_speech_model_counts_the_tracks(speech):
+    assert ("to do", "3 tracks") in run(speech, *SPEECH, encoder="speech", dry_run=True).lines
+    assert not (speech / "features" / "audio-speech").exists()
+
+
+def test_a_visual_encoder_is_refused_with_its_command(folder):
+    with pytest.raises(AbawError, match="encoder of faces") as caught:
+        run(folder, "encoders.points.encoder=landmarks", encoder="points")
+    assert "extract-visual" in caught.value.fix
+
+
+def test_bf16_is_refused_for_an_encoder_without_a_model(folder):
+    with pytest.raises(AbawError, match="fp32 only"):
+        run(folder, "encoders.mel.encoder=logmel", "encoders.mel.precision=bf16", encoder="mel")
+
+
+def test_cuda_that_is_not_there_is_refused(speech):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(AbawError, match="not available"):
+        run(speech, *SPEECH, "run.device=cuda", encoder="speech")
+
+
+def make_store(folder: Path, make_video, picture: np.ndarray, sound: np.ndarray, **options) -> FeatureStore:
+    """The features of a speech model of one video of eight equal pictures."""
+    make_video("videos/one.mp4", [picture] * 8, sound=sound, **options)
+    (folder / "data.toml").write_text(TOML)
+    save_folder(folder / "weights")
+    align.run(load_config(folder / "data.toml"))
+    assert not run(folder, *SPEECH, encoder="speech").failed
+    return store(folder, "speech")
+
+
+def test_ten_milliseconds_of_sound_are_rows_without_value(tmp_path, make_video, blank, tone):
+    """In a wav beside the picture's clock AAC's blocks would make them longer."""
+    (tmp_path / "videos").mkdir()
+    with av.open(str(tmp_path / "videos" / "one.mkv"), "w") as container:
+        picture = container.add_stream("libx264", rate=25)
+        picture.height, picture.width, picture.pix_fmt = blank.shape[0], blank.shape[1], "yuv420p"
+        audio = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        for _ in range(4):
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(blank, format="rgb24")))
+        container.mux(picture.encode(None))
+        frame = av.AudioFrame.from_ndarray((tone[None, :160] * 3e4).astype(np.int16), format="s16", layout="mono")
+        frame.sample_rate, frame.pts = RATE, 0
+        container.mux(audio.encode(frame))
+        container.mux(audio.encode(None))
+    (tmp_path / "data.toml").write_text(TOML)
+    save_folder(tmp_path / "weights")
+    align.run(load_config(tmp_path / "data.toml"))
+    assert not run(tmp_path, *SPEECH, encoder="speech").failed
+    found = store(tmp_path, "speech")
+    assert found.read("one", "reason").tolist() == [Reason.NO_VALUE] + [Reason.BEYOND_SOUND] * 3
+    assert not found.valid("one").any()
+    assert not found.read("one", "features").any()
+
+
+def test_sound_at_8_khz_is_resampled_once(tmp_path, make_video, blank, tone):
+    found = make_store(tmp_path, make_video, blank, tone[:4000].copy(), sample_rate=8000)
+    assert found.valid("one").all()
+    assert found.header.settings["sample_rate"] == RATE
+
+
+def test_silence_is_rows_without_value_and_without_failure(tmp_path, make_video, blank):
+    found = make_store(tmp_path, make_video, blank, np.zeros(8000, np.float32))
+    assert set(found.read("one", "reason").tolist()) == {Reason.SILENT}
+    assert not found.read("one", "features").any()
+
+
+def test_two_people_of_a_recording_share_one_encode(tmp_path, make_video, pair_pictures, tone):
+    make_video("videos/pair.mp4", pair_pictures, sound=tone)
+    save_folder(tmp_path / "weights")
+    (tmp_path / "data.toml").write_text('[data]\nvideos = "videos"\n[run]\nworkers = 1\n')
+    align.run(load_config(tmp_path / "data.toml", overrides=["align.all_faces=true"]))
+    run(tmp_path, *SPEECH, encoder="speech")
+    first, second = (store(tmp_path, "speech").read(f"pair_person{number}", "features") for number in (1, 2))
+    assert first.any()
+    assert np.array_equal(first, second)
+
+
+def test_people_with_the_same_times_share_their_sums(tmp_path, make_video, pair_pictures, tone):
+    make_video("videos/pair.mp4", pair_pictures, sound=tone)
+    save_folder(tmp_path / "weights")
+    (tmp_path / "data.toml").write_text('[data]\nvideos = "videos"\n[run]\nworkers = 1\n')
+    align.run(load_config(tmp_path / "data.toml", overrides=["align.all_faces=true"]))
+    cfg = load_config(tmp_path / "data.toml", overrides=list(SPEECH))
+    faces = FeatureStore.open(cfg.faces_store)
+    (plan,) = make_plans(cfg, ["speech"], faces)
+    group = [Track(f"pair_person{number}", tmp_path / "videos" / "pair.mp4", {}) for number in (1, 2)]
+    first, second = read_recording(group, faces, plan, plan.build()).tracks
+    assert first.sums is second.sums
