@@ -124,6 +124,13 @@ def timm_encoder(name: str, options: VisualOptions) -> ModelEncoder:
         return torch.cat([pooled, network.forward_head(maps).float().softmax(1)], dim=1)
 
     size = int(data["input_size"][-1])
+    if data["input_size"][-2] != size:
+        raise AbawError(
+            f"{model} takes images of {data['input_size'][-2]}x{size} pixels, and faces are square",
+            where="encoders.<name>.encoder",
+            fix="choose a model of square images",
+            code=ExitCode.CONFIG,
+        )
     net = Network(columns, network, _width(network, size) + len(labels), size, pixels, scores=labels)
     return ModelEncoder(name, net, source, options=options, build=partial(timm_encoder, name), settings={})
 
@@ -178,7 +185,7 @@ def _resized(model: str, path: Path, network: nn.Module, weights: Mapping[str, T
     """A sentence where timm has interpolated tensors, as it does without a word for other images or patches."""
     own = network.state_dict()
     names = [name for name, value in weights.items() if name in own and own[name].shape != value.shape]
-    return (f"{', '.join(names)} of {path.name} were made for other sizes than {model}'s: resized",) if names else ()
+    return (f"timm resized {', '.join(names)} of {path.name} to the shapes of {model}",) if names else ()
 
 
 @torch.inference_mode()

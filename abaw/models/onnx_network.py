@@ -140,7 +140,9 @@ def _open(path: Path, where: str, source: str | bytes, device: str) -> Any:
     kind, _, number = device.partition(":")
     providers: list[Any] = ["CPUExecutionProvider"]
     if kind == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(number or 0)}))
+        # float32 is to be float32, and the same convolution to be taken each time
+        told = {"device_id": int(number or 0), "use_tf32": 0, "cudnn_conv_algo_search": "HEURISTIC"}
+        providers.insert(0, ("CUDAExecutionProvider", told))
     failures = (state.Fail, state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument, state.NotImplemented)
     try:
         return onnxruntime.InferenceSession(source, options, providers=providers)

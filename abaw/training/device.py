@@ -51,6 +51,7 @@ def resolve_device(name: str) -> torch.device:
         )
     if kind == "auto":
         logger.info("device: cuda:%d, %s (auto)", wanted, torch.cuda.get_device_name(wanted))
+    torch.backends.cudnn.allow_tf32 = False  # on by default in convolutions, where "fp32" would not be fp32
     return torch.device("cuda", wanted)
 
 

@@ -127,7 +127,7 @@ def _frame_items(file: h5py.File, path: Path, tracks: TrackNames) -> list[Item]:
     if not top or not isinstance(file[top[0]], h5py.Group):
         return []
     inside = list(file[top[0]])
-    if not inside or getattr(file[top[0]][inside[0]], "ndim", 2) != 1:
+    if not inside or not _is_vector(getattr(file[top[0]][inside[0]], "shape", (0, 0))):
         return []
     if frame_number(top[0]) is not None and not tracks.knows(top[0]):  # a group per image
         frames: dict[str, list[str]] = {}
@@ -156,6 +156,10 @@ def _read(dataset: Any, item: Item) -> np.ndarray:
 def _vector(dataset: Any, item: Item) -> np.ndarray:
     value = _read(dataset, item)
     check_numbers(value, item)
-    if value.ndim != 1 or not value.size:
+    if not _is_vector(value.shape) or not value.size:
         raise unreadable(item, f"holds an array of shape {list(value.shape)} as a frame", RESHAPE)
-    return value
+    return value.reshape(-1)
+
+
+def _is_vector(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 1 or (len(shape) == 2 and shape[0] == 1)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from abaw.config import AudioEncoderConfig, Config, FinetuneConfig, VisualEncoderConfig
-from abaw.config.encoders import TAKES_A_NAME
+from abaw.config.encoders import AUDIO_NAMES, TAKES_A_NAME
 from abaw.data.views import auxiliary_view, views_of
 from abaw.encoders.visual import (
     RANDOM,
@@ -84,8 +84,11 @@ def _table(cfg: Config, name: str) -> VisualEncoderConfig:
     if ":" in name or (name in TAKES_A_NAME and name not in cfg.encoders):
         raise _needs_a_table(name)
     table = cfg.encoders.get(name)
+    if table is None and name in AUDIO_NAMES:
+        table = AudioEncoderConfig.model_construct(encoder=name)
     if table is None:
-        choose({**VISUAL_ENCODERS, **_visual_tables(cfg)}, name, what="visual encoder", where="extract_visual.encoders")
+        known = {own: entry for own, entry in VISUAL_ENCODERS.items() if not entry.named}
+        choose({**known, **_visual_tables(cfg)}, name, what="visual encoder", where="extract_visual.encoders")
         table = VisualEncoderConfig.model_construct(encoder=name)  # known to the registry: not checked again
     if isinstance(table, AudioEncoderConfig):
         raise AbawError(
@@ -137,7 +140,11 @@ def _build(
         weights_dir=cfg.run.weights_dir,
         root=cfg.root,
     )
-    return build_visual_encoder(table.encoder, options)
+    try:
+        return build_visual_encoder(table.encoder, options)
+    except AbawError as error:  # encoders know no names of tables
+        error.where = error.where.replace("encoders.<name>", f"encoders.{name}")
+        raise
 
 
 def _view(images: np.ndarray, points: np.ndarray, *, view: str, style: str) -> np.ndarray:

@@ -343,6 +343,13 @@ def test_a_group_per_video_with_a_dataset_per_image_is_read(tmp_path: Path) -> N
     assert found.values[:, 0].tolist() == [9, 10]
 
 
+def test_frames_that_are_rows_of_one_are_read(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "all.h5", "w") as file:
+        for number in (1, 2):
+            file[f"a/{number:05d}"] = np.full((1, 4), number)
+    assert block(tmp_path).values[:, 0].tolist() == [1, 2]
+
+
 def test_two_tables_of_one_video_are_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "all.h5", "w") as file:
         file["a/x"], file["a/y"] = np.ones((2, 3)), np.ones((2, 3))

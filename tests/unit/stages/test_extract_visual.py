@@ -231,6 +231,19 @@ def test_an_encoder_with_a_colon_needs_a_table_which_the_message_shows(root: Pat
     assert f'[encoders.{own}]\nencoder = "{name if ":" in name else "timm:<name>"}"' in caught.value.fix
 
 
+def test_an_encoder_of_sound_without_a_table_is_sent_there_too(root: Path) -> None:
+    with pytest.raises(AbawError) as caught:
+        extract(root, TRACKS, encoder="wav2vec2")
+    assert "abaw extract-audio --encoder wav2vec2" in caught.value.fix
+
+
+def test_messages_of_an_encoder_name_its_table(root: Path) -> None:
+    (root / "data.toml").write_text(TOML + '[encoders.faces]\nencoder = "dan"\nweights = "none.pth"\n')
+    with pytest.raises(AbawError) as caught:
+        extract(root, TRACKS, encoder="faces")
+    assert caught.value.where == "encoders.faces.weights"
+
+
 def test_an_encoder_of_sound_is_sent_to_the_other_stage(root: Path) -> None:
     (root / "data.toml").write_text(TOML + '[encoders.voice]\nencoder = "logmel"\n')
     with pytest.raises(AbawError, match='"voice" is an encoder of sound') as caught:
