@@ -80,7 +80,7 @@ class AudioEncoderConfig(Table):
     encoder: EncoderName = Field(description="wav2vec2 | hubert | wavlm | vggish | logmel | mfcc")
     weights: str = Field("", description='weights file or Hugging Face folder; "random" only for tests of speed')
     trained_on: list[str] = Field([], description='data sets whose labels foreign weights have seen; ["none"] = none')
-    model: str = Field("base", description="wav2vec2, hubert, wavlm: which published model, base or large")
+    model: str = Field("base", description="wav2vec2, hubert, wavlm: which published model: base, large, ...")
     layer: Annotated[int | str, BeforeValidator(_layer)] = Field(
         -1, description="transformer layer from 1, or from the end; mean of all"
     )

@@ -123,8 +123,8 @@ class Decoding:
         self.images = np.empty((num_rows, size, size, 3), np.uint8)
         self._decoders, self._errors = decoders, dict[int, AbawError]()
         # Larger parts cost less, and all threads are to have some.
-        size = max(PART, len(decoders) // (2 * num_threads()))
-        self._parts = Parts(self._fill, len(decoders), size=size)
+        part_size = max(PART, len(decoders) // (2 * num_threads()))
+        self._parts = Parts(self._fill, len(decoders), size=part_size)
 
     def _fill(self, part: slice) -> None:
         faces = [self._face(place) for place in range(*part.indices(len(self._decoders)))]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -165,10 +165,12 @@ class PublishedWeights(NamedTuple):
 class Entry:
     """An encoder: how it is built, its licence and origin, the published files by ``model`` ("" where one only).
 
-    ``on_device``: it runs on ``run.device``, in bf16 where the hardware has it; others on the CPU in fp32.
+    ``takes``: the options that change its features; `AudioOptions.sample_rate` is everybody's. ``on_device``: it runs
+    on ``run.device``, in bf16 where the hardware has it; others on the CPU in fp32.
     """
 
     build: Callable[[AudioOptions], AudioEncoder]
+    takes: tuple[str, ...]
     licence: str = ""
     origin: str = ""
     weights: Mapping[str, PublishedWeights] = field(default_factory=dict)
@@ -190,7 +192,7 @@ def find_weights(options: AudioOptions, published: PublishedWeights, *, encoder:
         f'encoder "{encoder}" has no weights: {published.file}{digits} is not there',
         where=f"{folder} and {hub}",
         fix=f"put the file there by hand: {folder / published.file}{source}\n"
-        f'or name it: weights = "FILE" in the table [encoders.{encoder}]',
+        'or name it: weights = "FILE" in the table [encoders.<name>]',
         code=ExitCode.MISSING,
     )
 
@@ -226,9 +228,13 @@ def _torchaudio(**files: str) -> dict[str, PublishedWeights]:
     }
 
 
+_OF_SPEECH = ("weights", "trained_on", "model", "layer", "piece_s", "context_s")
+_OF_SPECTRA = ("hop_s", "window_s", "num_mels")
+
 AUDIO_ENCODERS: Mapping[str, Entry] = {
     "wav2vec2": Entry(
         _later("speech", "wav2vec2"),
+        _OF_SPEECH,
         licence="MIT",
         origin="torchaudio.pipelines, or a Hugging Face folder",
         weights=_torchaudio(
@@ -247,6 +253,7 @@ AUDIO_ENCODERS: Mapping[str, Entry] = {
     ),
     "hubert": Entry(
         _later("speech", "hubert"),
+        _OF_SPEECH,
         licence="MIT",
         origin="torchaudio.pipelines, or a Hugging Face folder",
         weights=_torchaudio(
@@ -260,19 +267,46 @@ AUDIO_ENCODERS: Mapping[str, Entry] = {
     ),
     "wavlm": Entry(
         _later("speech", "wavlm"),
+        _OF_SPEECH,
         licence="MIT",
         origin="torchaudio.pipelines, or a Hugging Face folder",
         weights=_torchaudio(base="wavlm_base", base_plus="wavlm_base_plus", large="wavlm_large"),
         on_device=True,
     ),
     "vggish": Entry(
-        _later("vggish", "VGGish"), "Apache-2.0", "harritaylor/torchvggish, release v0.1", VGGISH_FILES, on_device=True
+        _later("vggish", "VGGish"),
+        ("weights", "trained_on", "hop_s", "window_s", "pca"),  # it refuses a window itself, and says which it has
+        licence="Apache-2.0",
+        origin="harritaylor/torchvggish, release v0.1",
+        weights=VGGISH_FILES,
+        on_device=True,
     ),
-    "logmel": Entry(_later("spectral", "LogMel")),
-    "mfcc": Entry(_later("spectral", "MFCC")),
+    "logmel": Entry(_later("spectral", "LogMel"), _OF_SPECTRA),
+    "mfcc": Entry(_later("spectral", "MFCC"), (*_OF_SPECTRA, "num_coefficients")),
 }
 
 
 def build_audio_encoder(name: str, options: AudioOptions) -> AudioEncoder:
-    """Encoder ``name`` ready to use; AbawError (configuration) for an unknown name."""
-    return choose(AUDIO_ENCODERS, name, what="audio encoder", where="[encoders] encoder").build(options)
+    """Encoder ``name`` ready to use.
+
+    Raises AbawError for an unknown name, for options that it does not have, and for weights that are missing or do not
+    fit. "encoders.<name>" stands in it for the table, whose name is not known here.
+    """
+    entry = choose(AUDIO_ENCODERS, name, what="audio encoder", where="encoders.<name>.encoder")
+    _require_taken(name, entry, options)
+    return entry.build(options)
+
+
+def _require_taken(name: str, entry: Entry, options: AudioOptions) -> None:
+    """Refuse options that change nothing in this encoder, before anybody takes its features for what they are not."""
+    others = {key for one in AUDIO_ENCODERS.values() for key in one.takes} - set(entry.takes)
+    for default in fields(AudioOptions):
+        key, value = default.name, getattr(options, default.name)
+        if key in others and value != default.default:
+            has = ", ".join(other for other, one in AUDIO_ENCODERS.items() if key in one.takes)
+            raise AbawError(
+                f'{key} changes nothing in encoder "{name}"',
+                where=f"encoders.<name>.{key}",
+                fix=f"leave it out; encoders that have it: {has}",
+                code=ExitCode.CONFIG,
+            )

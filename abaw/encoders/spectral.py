@@ -36,7 +36,6 @@ class LogMel:
     name = "logmel"
     offset_s = 0.0
     precision = "fp32"
-    notes: tuple[str, ...] = ()
     parallel = True
     batch_size = 1
 
@@ -49,6 +48,7 @@ class LogMel:
         self.hop_s = self._hop / options.sample_rate
         self.window_s = self._window / options.sample_rate
         self._fft = 2 ** math.ceil(math.log2(self._window))
+        self.notes = _notes(num_mels=self._num_mels, fft=self._fft, sample_rate=self.sample_rate)
         self.trained_on: list[dict[str, Any]] = []
         self.settings: dict[str, Any] = {
             "encoder": self.name,
@@ -119,7 +119,7 @@ class MFCC(LogMel):
         if options.num_coefficients > options.num_mels:
             raise AbawError(
                 f"num_coefficients = {options.num_coefficients} is more than the {options.num_mels} mel bands",
-                where="[encoders] num_coefficients",
+                where="encoders.<name>.num_coefficients",
                 fix=f"give at most {options.num_mels}, or set num_mels = {options.num_coefficients}",
                 code=ExitCode.CONFIG,
             )
@@ -138,12 +138,24 @@ class MFCC(LogMel):
         return super()._tokens(sound) @ self._cosines
 
 
+def _notes(*, num_mels: int, fft: int, sample_rate: int) -> tuple[str, ...]:
+    """What to say of bands so narrow that no frequency of the transform lies in them: they are constant."""
+    lowest, highest = (2595 * math.log10(1 + edge / 700) for edge in (F_MIN, sample_rate / 2))
+    edges = 700 * (10 ** (np.linspace(lowest, highest, num_mels + 2) / 2595) - 1)  # Hz
+    frequencies = np.arange(fft // 2 + 1) * (sample_rate / fft)
+    first, stop = np.searchsorted(frequencies, edges[:-2], "right"), np.searchsorted(frequencies, edges[2:], "left")
+    empty = int(np.count_nonzero(first >= stop))
+    if not empty:
+        return ()
+    return (f"{empty} of {num_mels} mel bands are constant: give fewer num_mels, or a longer window_s",)
+
+
 def _whole_samples(seconds: float, sample_rate: int, key: str) -> int:
     samples = round(seconds * sample_rate)
     if samples < 1:
         raise AbawError(
             f"{key} = {seconds} is less than one sample at {sample_rate} Hz",
-            where=f"[encoders] {key}",
+            where=f"encoders.<name>.{key}",
             fix=f"give at least {1 / sample_rate:.6f} seconds",
             code=ExitCode.CONFIG,
         )

@@ -78,7 +78,14 @@ class Speech:
         return {
             "encoder": self.name,
             "weights": sha256,
-            "architecture": {"width": shape.width, "layers": shape.num_layers, "heads": shape.heads},
+            "architecture": {
+                "width": shape.width,
+                "layers": shape.num_layers,
+                "heads": shape.heads,
+                "norm_first": shape.parameters["encoder_layer_norm_first"],
+                "norm_eps": shape.norm_eps,
+                "max_distance": shape.parameters.get("encoder_max_distance", 0),
+            },
             "layer": self._layer,
             "sample_rate": SAMPLE_RATE,
             "normalisation": "none" if shape.input_eps is None else f"whole sound, eps {shape.input_eps:g}",
@@ -139,7 +146,7 @@ def _layer(wanted: int | str, num_layers: int, name: str) -> int | str:
     if not 1 <= layer <= num_layers:
         raise AbawError(
             f"there is no layer {wanted}: this model has {num_layers}",
-            where=f"encoders.{name}.layer",
+            where="encoders.<name>.layer",
             fix=f'give 1 to {num_layers}, -1 (the last) to -{num_layers}, or "mean"',
             code=ExitCode.CONFIG,
         )
@@ -167,7 +174,7 @@ def _other_model(name: str, weights: dict[str, Tensor]) -> str:
             is_wavlm = any(key.endswith("rel_attn_embed.weight") for key in weights)
             fits = norm is not None and len(norm) == shape.width and len(layers) == shape.num_layers
             if fits and is_wavlm == (shape.kind == "WavLM") and (encoder == name or is_wavlm != (name == "wavlm")):
-                return f'by its size write encoder = "{encoder}" and model = "{model}" in the table [encoders.NAME]'
+                return f'by its size write encoder = "{encoder}" and model = "{model}" in the table [encoders.<name>]'
     return 'say with model = "..." which published model it is, or give a Hugging Face folder with config.json'
 
 
@@ -189,10 +196,17 @@ def _source(name: str, options: AudioOptions) -> _Source:
     folder = folder_of(path) if path else None
     if folder is not None:
         return _Source(folder_shape(folder, name), weights_in(folder), is_folder=True)
-    published = choose(AUDIO_ENCODERS[name].weights, options.model, what="model", where=f"encoders.{name}.model")
+    published = choose(AUDIO_ENCODERS[name].weights, options.model, what="model", where="encoders.<name>.model")
     shape = published_shape(published.file)
     if options.weights == RANDOM:
         return _Source(shape, None)
+    if path is not None and not path.exists():
+        raise AbawError(
+            f"there is no weights file or folder {path}",
+            where="encoders.<name>.weights",
+            fix=f"put {published.file} there, from {published.url}\nor a Hugging Face folder of the model",
+            code=ExitCode.MISSING,
+        )
     if path is not None:
         return _Source(shape, path)
     return _Source(shape, find_weights(options, published, encoder=name), is_published=True)
@@ -202,7 +216,7 @@ def _build(name: str, options: AudioOptions) -> Speech:
     if options.sample_rate != SAMPLE_RATE:
         raise AbawError(
             f'encoder "{name}" takes sound at {SAMPLE_RATE} Hz, not {options.sample_rate}',
-            where=f"encoders.{name}.sample_rate",
+            where="encoders.<name>.sample_rate",
             fix="leave the key out: sound of any rate is resampled",
             code=ExitCode.CONFIG,
         )

@@ -23,7 +23,7 @@ HOP_S = 0.1
 FRAMES_PER_S = vggish.SAMPLE_RATE // vggish.HOP
 EXAMPLE = (vggish.NUM_FRAMES - 1) * vggish.HOP + vggish.WINDOW  # samples an example sees: 0.975 s
 PIECE_TOKENS = 16
-WHERE = "[encoders.vggish]"
+WHERE = "encoders.<name>"
 
 
 class VGGish:
@@ -110,16 +110,16 @@ def _whole_frames(options: AudioOptions) -> int:
     """Frames of 10 ms from one token to the next; AbawError for what VGGish cannot do."""
     if options.sample_rate != vggish.SAMPLE_RATE:
         what, key, fix = f"sample_rate = {options.sample_rate}: VGGish hears 16000 Hz", "sample_rate", "leave it out"
-        raise AbawError(what, where=f"{WHERE} {key}", fix=fix, code=ExitCode.CONFIG)
+        raise AbawError(what, where=f"{WHERE}.{key}", fix=fix, code=ExitCode.CONFIG)
     if options.window_s:
         what, key, fix = f"window_s = {options.window_s}: VGGish's window is fixed, 0.975 s", "window_s", "leave it out"
-        raise AbawError(what, where=f"{WHERE} {key}", fix=fix, code=ExitCode.CONFIG)
+        raise AbawError(what, where=f"{WHERE}.{key}", fix=fix, code=ExitCode.CONFIG)
     hop_s = options.hop_s or HOP_S
     frames = round(hop_s * FRAMES_PER_S)
     if frames < 1 or abs(hop_s * FRAMES_PER_S - frames) > 1e-6:
         what = f"hop_s = {hop_s} is not a multiple of VGGish's 0.01 s"
         fix = f"set hop_s = {max(frames, 1) / FRAMES_PER_S}"
-        raise AbawError(what, where=f"{WHERE} hop_s", fix=fix, code=ExitCode.CONFIG)
+        raise AbawError(what, where=f"{WHERE}.hop_s", fix=fix, code=ExitCode.CONFIG)
     return frames
 
 
@@ -162,7 +162,7 @@ def _file(options: AudioOptions, named: str, wanted: PublishedWeights) -> tuple[
     if not path.is_file():
         raise AbawError(
             f"there is no weights file {path}",
-            where=f"{WHERE} {'pca' if wanted is published('pca') else 'weights'}",
+            where=f"{WHERE}.{'pca' if wanted is published('pca') else 'weights'}",
             fix=f"put {wanted.file} (sha256 {wanted.sha256[:8]}...) there, from {wanted.url}",
             code=ExitCode.MISSING,
         )

@@ -6,6 +6,7 @@ configuration files.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -217,7 +218,7 @@ def _require_taken(name: str, entry: Entry, options: VisualOptions) -> None:
             written = "weights" if key == "random" else key
             has = ", ".join(other for other, one in VISUAL_ENCODERS.items() if key in one.takes)
             raise AbawError(
-                f'{written} = "{getattr(options, written)}" cannot be used with encoder "{name}"',
+                f'{written} = {json.dumps(getattr(options, written))} cannot be used with encoder "{name}"',
                 where=f"encoders.<name>.{written}",
                 fix=f"leave it out; encoders that have it: {has}",
                 code=ExitCode.CONFIG,

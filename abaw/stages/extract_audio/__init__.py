@@ -18,6 +18,7 @@ from abaw import console, executors
 from abaw.config import Config
 from abaw.console import Failure, Summary
 from abaw.data.manifest import Track
+from abaw.encoders.audio import RANDOM
 from abaw.executors import TrackResult
 from abaw.extraction import check_bf16
 from abaw.stages.extract_audio.setup import Plan, build_header, make_plans, names_of
@@ -93,7 +94,8 @@ def _extract(
     if cosine is not None:
         store.note("bf16_cosine", {place: cosine})
     for note in encoder.notes:
-        logger.info("extract-audio %s: %s", plan.name, note)
+        level = logging.WARNING if plan.options.weights == RANDOM else logging.INFO
+        logger.log(level, "extract-audio %s: %s", plan.name, note)
     total = sum(len(group) for group in todo)
     if not encoder.parallel:
         on = plan.options.device

@@ -7,7 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from abaw.config import AudioEncoderConfig, Config
+from abaw.config import AudioEncoderConfig, Config, VisualEncoderConfig
+from abaw.config.encoders import VISUAL_NAMES
 from abaw.encoders.audio import AUDIO_ENCODERS, AudioEncoder, AudioOptions, build_audio_encoder
 from abaw.errors import AbawError, ExitCode, choose
 from abaw.provenance import combine_trained_on
@@ -35,7 +36,11 @@ class Plan:
 
     def build(self) -> AudioEncoder:
         """The encoder; one is kept in memory."""
-        return _built(self.encoder, self.options)
+        try:
+            return _built(self.encoder, self.options)
+        except AbawError as error:  # encoders know no names of tables
+            error.where, error.fix = (text.replace("<name>", self.name) for text in (error.where, error.fix))
+            raise
 
 
 @lru_cache(maxsize=1)
@@ -79,6 +84,8 @@ def make_plans(cfg: Config, names: list[str], faces: FeatureStore, *, overwrite:
 def _table(cfg: Config, name: str) -> AudioEncoderConfig:
     """[encoders.<name>], or the defaults of the registry's encoder of that name."""
     table = cfg.encoders.get(name)
+    if table is None and name in VISUAL_NAMES:
+        table = VisualEncoderConfig.model_construct(encoder=name)
     if table is None:
         tables = {key: table for key, table in cfg.encoders.items() if isinstance(table, AudioEncoderConfig)}
         choose({**AUDIO_ENCODERS, **tables}, name, what="audio encoder", where="extract_audio.encoders")

@@ -122,12 +122,14 @@ def _publish(rows: Rows, store: FeatureStore, decode_errors: int) -> TrackResult
 
 
 def first_sounds(groups: Sequence[list[Track]], plan: Plan) -> np.ndarray | None:
-    """The first batch as `extract_unit` would encode it, float32 ``[B, S]``; None where nothing has a sound."""
+    """The first batch that is no silence, as `extract_unit` would encode it, float32 ``[B, S]``; None where all is."""
     encoder = plan.build()
     with closing(FeatureStore.open(plan.faces, kind="faces")) as faces:
         for group in groups:
             found = read_recording(group, faces, plan, encoder)
-            first = found.pieces[: encoder.batch_size]
-            if first:
-                return np.stack([cut_piece(found.samples, piece, found.statistics) for piece in first])
+            for start in range(0, len(found.pieces), encoder.batch_size):
+                batch = found.pieces[start : start + encoder.batch_size]
+                sounds = np.stack([cut_piece(found.samples, piece, found.statistics) for piece in batch])
+                if np.ptp(sounds) > 0:
+                    return sounds
     return None

@@ -31,7 +31,7 @@ SPEECH = ("wav2vec2", "hubert", "wavlm")
 def encoder(request, tmp_path_factory) -> AudioEncoder:
     """Every encoder, with random weights; speech models small, in windows of half a second."""
     if request.param not in SPEECH:
-        return build_audio_encoder(request.param, AudioOptions(weights="random"))
+        return build_audio_encoder(request.param, AudioOptions(weights="random" if request.param == "vggish" else ""))
     folder = save_folder(tmp_path_factory.mktemp(request.param), request.param)
     options = AudioOptions(weights=str(folder), piece_s=0.4, context_s=0.05, batch_size=3)
     return build_audio_encoder(request.param, options)
@@ -173,3 +173,20 @@ def test_an_unknown_encoder_is_refused():
     with pytest.raises(AbawError, match="unknown audio encoder") as caught:
         build_audio_encoder("logmell", AudioOptions())
     assert caught.value.code == ExitCode.CONFIG
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "has"),
+    [
+        ("hubert", {"hop_s": 0.05}, "vggish, logmel, mfcc"),
+        ("wavlm", {"num_mels": 32}, "logmel, mfcc"),
+        ("vggish", {"layer": 6}, "wav2vec2, hubert, wavlm"),
+        ("logmel", {"num_coefficients": 13}, "mfcc"),
+        ("mfcc", {"weights": "random"}, "wav2vec2, hubert, wavlm, vggish"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(name, option, has):
+    with pytest.raises(AbawError, match="changes nothing") as caught:
+        build_audio_encoder(name, AudioOptions(**option))
+    assert caught.value.where == f"encoders.<name>.{next(iter(option))}"
+    assert caught.value.fix == f"leave it out; encoders that have it: {has}"

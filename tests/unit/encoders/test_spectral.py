@@ -158,3 +158,13 @@ def test_the_settings_of_logmel_are_those_of_stores_made_before():
         "sample_rate",
     ]
     assert (build().hop_s, build().window_s, build().offset_s) == (0.01, 0.04, 0.0)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"num_mels": 128}, {"num_mels": 16, "window_s": 0.002}, {"num_mels": 600}, {"sample_rate": 8000}]
+)
+def test_bands_without_a_frequency_are_counted_and_are_those_that_do_not_move(options):
+    found = build(**options)
+    still = np.count_nonzero(np.ptp(encode_whole(found, noise(RATE)), axis=0) == 0)
+    assert found.notes == (() if still == 0 else (found.notes[0],))
+    assert still == 0 or found.notes[0].startswith(f"{still} of {found.dim} mel bands are constant")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,13 @@ def test_the_clock_is_that_of_the_published_convolutions():
 def test_times_are_in_seconds_of_the_first_sample(folder):
     found = encoder(folder)
     assert (found.hop_s, found.offset_s, found.window_s) == (0.02, 0.0125, 0.025)
+
+
+@pytest.mark.parametrize("change", [{"layer_norm_eps": 1e-3}, {"do_stable_layer_norm": True}])
+def test_a_configuration_that_changes_the_output_is_in_the_settings(folder, tmp_path, change):
+    other = shutil.copytree(folder, tmp_path / "other")
+    change_config(other, **change)
+    assert encoder(other).settings != encoder(folder).settings
 
 
 def test_a_token_of_the_convolutions_sees_its_400_samples_alone():
@@ -139,6 +147,14 @@ def test_a_missing_file_is_named_with_its_places_and_the_key(tmp_path, monkeypat
     assert caught.value.code == ExitCode.MISSING
     for part in ("wavlm_base_plus.pth", str(tmp_path / "w"), str(tmp_path / "torch"), "weights = ", "https://"):
         assert part in text
+
+
+def test_a_named_file_that_is_not_there_is_told_with_what_belongs_there(tmp_path):
+    with pytest.raises(AbawError, match="no weights file or folder") as caught:
+        build_audio_encoder("hubert", AudioOptions(weights="none/here.pth", root=tmp_path))
+    assert caught.value.code == ExitCode.MISSING
+    assert str(tmp_path / "none" / "here.pth") in caught.value.what
+    assert "hubert_fairseq_base_ls960.pth" in caught.value.fix
 
 
 def test_weights_are_random_only_when_that_is_written(folder):

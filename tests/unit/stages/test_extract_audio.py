@@ -18,6 +18,7 @@ from abaw.media.audio import Waveform, read_waveform
 from abaw.stages import align, extract_audio
 from abaw.stages.extract_audio.recordings import frame_levels, read_recording, row_reasons
 from abaw.stages.extract_audio.setup import make_plans
+from abaw.stages.extract_audio.work import first_sounds
 from abaw.store import FeatureStore, Reason
 from tests.unit.encoders.speech_models import save_folder
 
@@ -337,6 +338,18 @@ def test_bf16_is_compared_with_fp32_and_the_cosine_is_noted_once(speech, caplog)
     assert store(speech, "speech").header.settings["precision"] == "bf16"
 
 
+def test_silence_is_not_what_bf16_is_compared_on(speech, make_video, face_pictures, tone):
+    make_video("videos/long.mp4", face_pictures, sound=np.zeros_like(tone))
+    cfg = load_config(speech / "data.toml", overrides=SPEECH)
+    faces = FeatureStore.open(speech / "features" / "faces", kind="faces")
+    (plan,) = make_plans(cfg, ["speech"], faces)
+    groups = [[Track(name, speech / "videos" / f"{name}.mp4", {})] for name in ("long", "short")]
+    assert first_sounds(groups[:1], plan) is None
+    found = first_sounds(groups, plan)
+    assert found is not None
+    assert np.ptp(found) > 0.1
+
+
 def test_features_that_bf16_changes_are_refused_and_nothing_is_written(speech):
     path = speech / "weights" / "pytorch_model.bin"
     weights = torch.load(path, weights_only=True)
@@ -369,6 +382,18 @@ def test_weights_that_are_missing_are_named_before_anything_is_written(folder, m
     assert not (folder / "features" / "audio-wavlm").exists()
 
 
+def test_a_mistake_in_a_table_is_told_with_the_name_of_that_table(speech):
+    with pytest.raises(AbawError, match="no layer 9") as caught:
+        run(speech, *SPEECH, "encoders.speech.layer=9", encoder="speech")
+    assert caught.value.where == "encoders.speech.layer"
+
+
+def test_random_weights_are_warned_of(folder, caplog):
+    with caplog.at_level("WARNING"):
+        run(folder, "encoders.speed.encoder=vggish", "encoders.speed.weights=random", encoder="speed", limit=1)
+    assert any("random weights" in record.getMessage() for record in caplog.records)
+
+
 def test_a_dry_run_of_a_speech_model_counts_the_tracks(speech):
     assert ("to do", "3 tracks") in run(speech, *SPEECH, encoder="speech", dry_run=True).lines
     assert not (speech / "features" / "audio-speech").exists()
@@ -378,6 +403,12 @@ def test_a_visual_encoder_is_refused_with_its_command(folder):
     with pytest.raises(AbawError, match="encoder of faces") as caught:
         run(folder, "encoders.points.encoder=landmarks", encoder="points")
     assert "extract-visual" in caught.value.fix
+
+
+def test_a_visual_encoder_without_a_table_is_sent_there_too(folder):
+    with pytest.raises(AbawError, match="encoder of faces") as caught:
+        run(folder, encoder="landmarks")
+    assert "extract-visual --encoder landmarks" in caught.value.fix
 
 
 def test_bf16_is_refused_for_an_encoder_without_a_model(folder):
