@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ CHUNK_BYTES = 1 << 16
 CHUNK_OVERHEAD_BYTES, ARRAY_OVERHEAD_BYTES = 64, 8192  # of a file beside its data, generously
 # The file system has no means to reserve space; then a full disk shows when it is full.
 CANNOT_RESERVE = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
-BLOCK_BYTES = 1 << 20  # ragged blocks are joined to this size before they are written
+BLOCK_BYTES = 1 << 20  # what is written of a ragged array at once, and checked of rows
 
 
 class Chunks(NamedTuple):
@@ -149,15 +149,23 @@ def _require_zeros(arrays: Mapping[str, np.ndarray | Chunks], header: StoreHeade
     for name, value in arrays.items():
         if isinstance(value, Chunks) or not header.arrays.get(name, VALID_SPEC).dtype.startswith("float"):
             continue
-        if value[~valid].any():
+        if any(value[rows][~valid[rows]].any() for rows in _blocks_of_rows(value)):
             msg = f"track {track_id}: {name} holds data in rows that are not valid"
             raise ValueError(msg)
 
 
+def _blocks_of_rows(value: np.ndarray) -> Iterator[slice]:
+    """All rows in parts of bounded size: what is asked of them then takes little memory."""
+    step = max(1, BLOCK_BYTES // max(1, value[:1].nbytes))
+    return (slice(start, start + step) for start in range(0, len(value), step))
+
+
 def _require_finite(value: np.ndarray, *, name: str, track_id: str, path: Path) -> None:
-    finite = np.isfinite(value)
-    if not finite.all():
-        row = int(np.argwhere(~finite)[0][0])
+    for rows in _blocks_of_rows(value):
+        finite = np.isfinite(value[rows])
+        if finite.all():
+            continue
+        row = rows.start + int(np.argwhere(~finite)[0][0])
         raise AbawError(
             f"{name} of track {track_id} holds NaN or infinity (first in row {row})",
             where=f"store {path}",

@@ -19,6 +19,9 @@ from abaw.models.pixels import BICUBIC
 from abaw.provenance import undeclared_record, unknown_recipe
 from abaw.weights import known_sha256
 
+# A CPU gains nothing from more faces at once than this, and they take memory; small ones may come all together.
+CPU_PART, SMALL = 16, 128
+
 Build = Callable[[VisualOptions], VisualEncoder]
 
 
@@ -119,6 +122,11 @@ class ModelEncoder:
     def encode(self, faces: Faces) -> np.ndarray:
         if not len(faces.images):
             return np.zeros((0, self.dim), np.float32)
+        step = CPU_PART if self._device.type == "cpu" and self.image_size > SMALL else len(faces.images)
+        parts = (Faces(*(part[k : k + step] for part in faces)) for k in range(0, len(faces.images), step))
+        return np.concatenate([self._encode(part) for part in parts])
+
+    def _encode(self, faces: Faces) -> np.ndarray:
         inputs = [self._normalised(faces.images)]
         if self._view is not None:
             inputs.append(self._normalised(self._view(faces.images, faces.landmarks)))

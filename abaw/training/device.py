@@ -103,8 +103,10 @@ def keep_freed_memory() -> None:
     By default it gives large pieces back to the system, and gets a model's activations anew, page by page, in every
     layer: up to a fifth of the time on the CPU.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    library = ctypes.CDLL(None)
+    mallopt = getattr(library, "mallopt", None)
     if sys.platform == "linux" and mallopt is not None:
+        library.malloc_trim(0)  # what was freed before is not to be kept
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 1 << 30)
 

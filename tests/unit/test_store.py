@@ -131,6 +131,18 @@ def test_nan_is_refused_with_its_row_and_nothing_is_written(tmp_path):
     assert [p.name for p in (tmp_path / "s").iterdir()] == ["store.json"]
 
 
+def test_rows_of_a_long_track_are_checked_to_the_last(tmp_path):
+    header = StoreHeader("visual", "v", {"features": ArraySpec("float16", (1024,))}, {})
+    store = FeatureStore.create(tmp_path / "s", header)
+    features, valid = np.zeros((1100, 1024), np.float16), np.ones(1100, bool)  # 512 rows are checked at a time
+    features[1099, 5] = np.inf
+    with pytest.raises(AbawError, match="first in row 1099"):
+        store.write("a", {"features": features, "valid": valid}, fps=25)
+    features[1099, 5], valid[1099] = 1, False
+    with pytest.raises(ValueError, match="rows that are not valid"):
+        store.write("a", {"features": features, "valid": valid}, fps=25)
+
+
 def test_a_value_too_large_for_float16_is_refused(tmp_path):
     store = FeatureStore.create(tmp_path / "s", make_header())
     with pytest.raises(AbawError, match="NaN or infinity"), np.errstate(over="ignore"):

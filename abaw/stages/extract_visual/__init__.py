@@ -54,7 +54,6 @@ def run(
         raise AbawError(f"faces store {faces.path} holds no track", where=str(faces.path), fix="abaw align")
     device = resolve_device(cfg.run.device)
     use_threads(cfg.run.threads)
-    keep_freed_memory()
     plans = [plan(cfg, name, faces, device, overwrite=overwrite) for name in names]
     if dry_run:
         return Summary("extract-visual", _dry_lines(plans, items, overwrite=overwrite))
@@ -74,6 +73,7 @@ def _extract(
     store = FeatureStore.create(one.path, one.header, overwrite=overwrite)
     _note(store, one, {} if cosine is None else {place: cosine})
     logger.info("extract-visual %s: %d tracks, %s in %s", one.name, len(todo), device, one.encoder.precision)
+    keep_freed_memory()  # not before: what building the model and its twin in fp32 took is to go back
     units = [todo[start : start + UNIT_TRACKS] for start in range(0, len(todo), UNIT_TRACKS)]
     work = partial(
         extract_unit,
