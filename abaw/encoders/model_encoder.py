@@ -122,9 +122,13 @@ class ModelEncoder:
     def encode(self, faces: Faces) -> np.ndarray:
         if not len(faces.images):
             return np.zeros((0, self.dim), np.float32)
-        step = CPU_PART if self._device.type == "cpu" and self.image_size > SMALL else len(faces.images)
-        parts = (Faces(*(part[k : k + step] for part in faces)) for k in range(0, len(faces.images), step))
-        return np.concatenate([self._encode(part) for part in parts])
+        count = len(faces.images)
+        if self._device.type != "cpu" or self.image_size <= SMALL or count <= CPU_PART:
+            return self._encode(faces)
+        # All parts have one shape, the last one filled up: a row's numbers do not depend on its place.
+        places = [np.minimum(np.arange(k, k + CPU_PART), count - 1) for k in range(0, count, CPU_PART)]
+        found = [self._encode(Faces(*(part[own] for part in faces))) for own in places]
+        return np.concatenate(found)[:count]
 
     def _encode(self, faces: Faces) -> np.ndarray:
         inputs = [self._normalised(faces.images)]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from abaw.encoders.networks import ARCFACE
-from abaw.encoders.visual import VisualEncoder, VisualOptions, build_visual_encoder
+from abaw.encoders.visual import Faces, VisualEncoder, VisualOptions, build_visual_encoder
 from abaw.errors import AbawError, ExitCode
 from abaw.label_spaces import LABEL_SPACES
 from abaw.models.network_files import timm_library
@@ -322,3 +322,11 @@ def test_random_weights_leave_the_generator_alone() -> None:
     torch.manual_seed(3)
     build("timm:test_resnet", "random")
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_large_faces_run_in_parts_of_one_shape_on_the_cpu() -> None:
+    encoder = build_visual_encoder("timm:resnet18", VisualOptions(weights="random"))
+    some = faces(20, encoder.image_size)
+    parts = ([*range(16)], [16, 17, 18, 19, *[19] * 12])  # the second one filled up with its last face
+    first, second = (encoder.encode(Faces(*(values[part] for values in some))) for part in parts)
+    assert np.array_equal(encoder.encode(some), np.concatenate([first, second[:4]]))
