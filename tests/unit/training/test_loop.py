@@ -208,10 +208,13 @@ def test_a_failing_device_is_not_taken_for_a_full_disk(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_request_to_stop_finishes_the_step_and_loses_nothing(tmp_path: Path, number: int) -> None:
-    before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "cut", on_step=at_step(4, number))
-    assert signal.getsignal(number) is before
+    inherited = signal.signal(number, signal.default_int_handler)  # the background job of a shell ignores SIGINT
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "cut", on_step=at_step(4, number))
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, inherited)
     assert torch.load(tmp_path / "cut" / "resume.pt", weights_only=True)["state"]["step"] == 5
     steps: list[int] = []
     resumed, _ = train(tmp_path / "cut", on_step=steps.append)
