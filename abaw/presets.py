@@ -119,8 +119,57 @@ PRESETS: dict[str, dict[str, Values]] = {
             "validate_every": 271,
         },
     },
+    # Epochs are counted in steps of Aff-Wild2's valence-arousal set: about 1.6 million training rows.
     "fuse.model": {
-        "netease": {"window": 100, "batch_size": 32, "dropout": 0.3, "weight_decay": 0.05},
+        # ABAW5, the published training code: windows of 100 side by side, AdamW at 5e-5 whose rate swings to 1e-5 and
+        # back over two epochs each way, 50 epochs of about 500 steps, `weight` not `pos_weight`, both CCC summed.
+        "netease": {
+            "window": 100,
+            "stride": 100,
+            "batch_size": 32,
+            "steps": 25_000,
+            "warmup_steps": 0,
+            "cycle_steps": 1_000,
+            "lr": 5e-5,
+            "min_lr": 1e-5,
+            "weight_decay": 0.05,
+            "dropout": 0.3,
+            "value_heads": "separate",
+            "weight_kind": "weight",
+            "ccc_reduce": "sum",
+            "mse_weight": 0.0,
+            "validate_every": 500,
+        },
+        # CtyunAI ABAW6: windows of 300 every 200 and side by side in scoring, AdamW at 3e-5, decay 1e-5, two epochs of
+        # warm-up, 40 epochs of about 250 steps (theirs for valence-arousal; 10 for expressions, 30 for units).
+        "tcn_transformer": {
+            "window": 300,
+            "stride": 200,
+            "score_stride": 300,
+            "batch_size": 32,
+            "steps": 10_000,
+            "warmup_steps": 500,
+            "lr": 3e-5,
+            "weight_decay": 1e-5,
+            "mse_weight": 0.0,
+            "validate_every": 250,
+        },
+        # the second stage of the Netease code: Adam with their decay, the same swing, the mean of both CCC
+        "dual_branch": {
+            "window": 100,
+            "stride": 100,
+            "batch_size": 32,
+            "steps": 10_000,
+            "warmup_steps": 0,
+            "cycle_steps": 1_000,
+            "lr": 5e-5,
+            "min_lr": 1e-5,
+            "weight_decay": 0.05,
+            "weight_kind": "weight",
+            "mse_weight": 0.0,
+            "validate_every": 500,
+        },
+        "gru": {},
         "static": {},
         "linear": {},
     },

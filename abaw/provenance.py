@@ -50,13 +50,13 @@ def flatten(settings: Settings, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(recorded: Settings, wanted: Settings) -> list[str]:
-    """One line per setting that differs, as ``key: 112 recorded, 224 now``."""
+def differences(recorded: Settings, wanted: Settings, said: tuple[str, str] = ("recorded", "now")) -> list[str]:
+    """One line per setting that differs, as ``key: 112 recorded, 224 now``; ``said``: what stands behind each value."""
     old, new = flatten(recorded), flatten(wanted)
     missing = "nothing"
     return [
-        f"{key}: {json.dumps(old[key]) if key in old else missing} recorded, "
-        f"{json.dumps(new[key]) if key in new else missing} now"
+        f"{key}: {json.dumps(old[key]) if key in old else missing} {said[0]}, "
+        f"{json.dumps(new[key]) if key in new else missing} {said[1]}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key, missing) != new.get(key, missing)
     ]
@@ -140,19 +140,27 @@ def _plain_words(dataset: str) -> str:
     return plain.removeprefix("s") if plain.endswith("affwild2") else plain
 
 
+def _names(datasets: str) -> set[str]:
+    """What data sets may be meant: the name as a whole, since one may hold a comma, and its parts."""
+    return {_plain_words(name) for name in (datasets, *datasets.split(", "))}
+
+
 def not_out_of_fold(
     records: Iterable[Mapping[str, Any]], *, dataset: str, split_file: str, fold: int
 ) -> list[Mapping[str, Any]]:
     """Those of the records that may hold labels of a fold: the reason why its scores are not out-of-fold.
 
-    A record is harmless when it holds no labels (as of pretraining), is of other data sets, or of the same fold of the
-    same split. Undeclared labels may be any.
+    To be chosen on labels counts as being trained on them: a record of a fold means that neither was done with the
+    fold's labels (its checkpoint was chosen on the next fold), while the official split chooses on the validation set,
+    which folds deal out too. A record is harmless when it holds no labels (as of pretraining), is of other data sets,
+    or of the same fold of the same split. Undeclared labels may be any.
     """
-    found = []
+    found, own = [], _names(dataset)
     for record in records:
-        same_fold = record.get("split_file") == split_file and record.get("fold") == fold
-        named = {_plain_words(name) for name in str(record["dataset"]).split(", ")}
-        elsewhere = record["labels"] != UNDECLARED and _plain_words(dataset) not in named
+        same_split = record.get("split_file") == split_file
+        same_fold = same_split and record.get("fold") == fold
+        # one split file is of one data set, whatever it was called then
+        elsewhere = record["labels"] != UNDECLARED and not same_split and not own & _names(str(record["dataset"]))
         if record["labels"] != "none" and not same_fold and not elsewhere:
             found.append(record)
     return found

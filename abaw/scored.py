@@ -36,6 +36,7 @@ class Predictions:
         self.store = FeatureStore.open(path, kind="predictions")
         self.task = _task_of(self.store)
         self.post = Post() if raw else load_post(path)
+        _require_known_heads(self.post, self.task, path)
         for head in self.task.heads:
             given = len(self.post.thresholds.get(head.name, [0.0] * head.output_dim))
             if given != head.output_dim:
@@ -45,10 +46,10 @@ class Predictions:
                     fix="give one for each output, or delete the file to use 0.5 for all",
                 )
 
-    def decide(self, track_id: str, *, gap: str, num_rows: int | None = None) -> TrackDecisions:
-        """Decisions of a track; rows without a score are filled by ``gap``, rows past the end repeat the last.
+    def filled(self, track_id: str, *, gap: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Undecided scores float32 [T, L] of a track by head, and which rows bool [T] had one of their own.
 
-        A track without any scored row gets zero scores and a warning. Raises AbawError when the track is missing.
+        Rows without a score are filled by ``gap``; a track without any has zeros, and a warning says so.
         """
         valid = self.store.valid(track_id)
         if not valid.any():
@@ -56,6 +57,14 @@ class Predictions:
         scores = {
             head.name: fill(self.store.read(track_id, f"scores/{head.name}"), valid, gap) for head in self.task.heads
         }
+        return scores, valid
+
+    def decide(self, track_id: str, *, gap: str, num_rows: int | None = None) -> TrackDecisions:
+        """Decisions of a track; rows without a score are filled by ``gap``, rows past the end repeat the last.
+
+        Raises AbawError when the track is missing.
+        """
+        scores, valid = self.filled(track_id, gap=gap)
         # Decided on the track's own rows, so that smoothing sees the same neighbours whoever asks.
         decisions = decide(self.task, scores, self.post)
         if num_rows is not None and len(valid):
@@ -63,6 +72,19 @@ class Predictions:
             decisions = {name: block[take] for name, block in decisions.items()}
             valid = valid[take] & (np.arange(num_rows) < len(valid))
         return TrackDecisions(decisions, valid)
+
+
+def _require_known_heads(post: Post, task: Task, path: Path) -> None:
+    """A setting of a head that is not there would do nothing, silently."""
+    known = [head.name for head in task.heads]
+    named = [name for table in (post.half_width, post.filter, post.thresholds, post.min_run) for name in table]
+    unknown = [name for name in named if name not in known]
+    if unknown:
+        raise AbawError(
+            f"post.json has settings of {unknown[0]}, the scores are of {', '.join(known)}",
+            where=str(path / "post.json"),
+            fix="correct the name, or delete the file to use the raw scores",
+        )
 
 
 def _task_of(store: FeatureStore) -> Task:

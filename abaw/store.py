@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -38,19 +39,20 @@ __all__ = ["ArraySpec", "Chunks", "FeatureStore", "Reason", "StoreHeader", "chec
 
 @dataclass
 class _OpenTrack:
-    """A track's file held open, and its datasets looked up so far."""
+    """A track's file held open, and its datasets looked up so far, those of text as such."""
 
     file: h5py.File
     num_rows: int
-    datasets: dict[str, h5py.Dataset]
+    datasets: dict[str, Any]
 
 
 # All stores of this process, which share its file descriptors.
 _stores: weakref.WeakSet[FeatureStore] = weakref.WeakSet()
+_stores_lock = threading.Lock()
 
 
 class FeatureStore:
-    """Per-track arrays on disk; open it with ``create`` or ``open``."""
+    """Per-track arrays on disk; open it with ``create`` or ``open``. Several threads may read at once."""
 
     def __init__(self, path: Path, header: StoreHeader, notes: dict[str, Any]) -> None:
         self.path = path
@@ -59,7 +61,8 @@ class FeatureStore:
         self.fingerprint = header.fingerprint
         self._handles: OrderedDict[str, _OpenTrack] = OrderedDict()
         self._pid = os.getpid()
-        _stores.add(self)
+        self._lock = threading.RLock()
+        _register(self)
 
     # -- opening ---------------------------------------------------------------------------------------------------
     @classmethod
@@ -175,20 +178,22 @@ class FeatureStore:
     # -- reading ---------------------------------------------------------------------------------------------------
     def num_rows(self, track_id: str) -> int:
         """T, the rows of a track."""
-        return self._track(track_id).num_rows
+        with self._lock:
+            return self._track(track_id).num_rows
 
     def fps(self, track_id: str) -> float:
         """Nominal frames per second of a track."""
-        track = self._track(track_id)
         try:
-            return float(track.file.attrs["fps"])
+            with self._lock:
+                return float(self._track(track_id).file.attrs["fps"])
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise _damaged(self.track_path(track_id), error) from error
 
     def facts(self, track_id: str) -> dict[str, Any]:
         """What its stage found out about a track besides its rows; empty in older files."""
         try:
-            return read_facts(self._track(track_id).file)
+            with self._lock:
+                return read_facts(self._track(track_id).file)
         except (OSError, ValueError) as error:
             raise _damaged(self.track_path(track_id), error) from error
 
@@ -201,13 +206,9 @@ class FeatureStore:
 
         Raises AbawError when the track or array is missing or the file is damaged.
         """
-        track = self._track(track_id)
-        dataset = track.datasets.get(name)
         try:
-            if dataset is None:  # looking a dataset up costs more than reading a window of it
-                dataset = track.datasets[name] = track.file[name]
-            text = h5py.check_string_dtype(dataset.dtype)
-            return np.asarray(dataset[rows] if text is None else dataset.asstr()[rows])
+            with self._lock:  # another thread could close the file meanwhile, to open one of its own
+                return self._read(self._track(track_id), name, rows)
         except KeyError as error:
             raise AbawError(
                 f'track {track_id} has no array "{name}"',
@@ -217,7 +218,17 @@ class FeatureStore:
         except (OSError, UnicodeDecodeError) as error:
             raise _damaged(self.track_path(track_id), error) from error
 
+    def _read(self, track: _OpenTrack, name: str, rows: slice) -> np.ndarray:
+        dataset = track.datasets.get(name)
+        if dataset is None:  # looking a dataset up costs more than reading a window of it
+            dataset = track.file[name]
+            if h5py.check_string_dtype(dataset.dtype) is not None:
+                dataset = dataset.asstr()
+            track.datasets[name] = dataset
+        return np.asarray(dataset[rows])
+
     def _track(self, track_id: str) -> _OpenTrack:
+        """The open file of a track; whoever asks holds the lock for as long as it is used."""
         if self._pid != os.getpid():  # handles of a parent process must not be shared
             self._handles, self._pid = OrderedDict(), os.getpid()
         track = self._handles.get(track_id)
@@ -260,27 +271,48 @@ class FeatureStore:
             oldest.file.close()
 
     def _drop(self, track_id: str) -> None:
-        if self._pid == os.getpid() and track_id in self._handles:
-            self._handles.pop(track_id).file.close()
+        with self._lock:
+            if self._pid == os.getpid() and track_id in self._handles:
+                self._handles.pop(track_id).file.close()
 
     def close(self) -> None:
         """Close the files held open; reading opens them again."""
-        if self._pid == os.getpid():
-            for track in self._handles.values():
-                track.file.close()
-        self._handles = OrderedDict()
+        with self._lock:
+            if self._pid == os.getpid():
+                for track in self._handles.values():
+                    track.file.close()
+            self._handles = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handles": OrderedDict()}
+        kept = {name: value for name, value in self.__dict__.items() if name != "_lock"}
+        return {**kept, "_handles": OrderedDict()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        _stores.add(self)
+        self._lock = threading.RLock()
+        _register(self)
+
+
+def _register(store: FeatureStore) -> None:
+    with _stores_lock:
+        _stores.add(store)
 
 
 def _num_reading(store: FeatureStore) -> int:
     """Stores of this process that hold files open, ``store`` included."""
-    return sum(1 for other in list(_stores) if other._handles or other is store)
+    with _stores_lock:
+        return sum(1 for other in _stores if other._handles or other is store)
+
+
+def _renew_locks() -> None:
+    """After a fork: a thread that held a lock is not there any more to let go of it."""
+    global _stores_lock
+    _stores_lock = threading.Lock()
+    for store in _stores:
+        store._lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
 
 
 def _too_many_files(path: Path) -> AbawError:

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from abaw import metrics
-from abaw.postprocess import Post, smooth
+from abaw.postprocess import Post, smooth, without_short_runs
 
 
 class Problem(Enum):
@@ -58,17 +58,21 @@ class Head:
         return "ccc" if self.problem is Problem.REGRESSION else "f1"
 
     def decide(self, scores: np.ndarray, post: Post) -> np.ndarray:
-        """Scores [T, output_dim] -> decisions [T, target_dim].
+        """Scores [T, output_dim] of one track -> decisions [T, target_dim]: smoothed, then as ``settle`` says."""
+        return self.settle(smooth(scores, post.half_width.get(self.name, 0), post.filter.get(self.name, "box")), post)
+
+    def settle(self, smoothed: np.ndarray, post: Post) -> np.ndarray:
+        """Smoothed scores [T, output_dim] of one track -> decisions [T, target_dim].
 
         MULTILABEL int8 0/1 (score >= threshold, 0.5 unless tuned), MULTICLASS int8 class index (argmax, the first of
-        equals), REGRESSION float32 clipped values.
+        equals; then without short runs), REGRESSION float32 clipped values.
         """
-        smoothed = smooth(scores, post.half_width.get(self.name, 0))
         if self.problem is Problem.MULTILABEL:
             thresholds = np.asarray(post.thresholds.get(self.name, [0.5] * self.output_dim), np.float32)
             return (smoothed >= thresholds).astype(np.int8)
         if self.problem is Problem.MULTICLASS:
-            return smoothed.argmax(axis=1).astype(np.int8)[:, None]
+            classes = smoothed.argmax(axis=1).astype(np.int8)
+            return without_short_runs(classes, post.min_run.get(self.name, 0), self.output_dim)[:, None]
         return np.clip(smoothed, *post.clip).astype(np.float32)
 
     def measure(self, decisions: np.ndarray, labels: LabelArrays, *, element_mask: bool = False) -> dict[str, float]:

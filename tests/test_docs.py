@@ -32,6 +32,8 @@ TABLES = {
     "finetune.emma": config.EmmaConfig,
     "finetune.cotex": config.CotexConfig,
     "finetune.emae": config.EmaeConfig,
+    "fuse.dual": config.DualBranchConfig,
+    "fuse.ensemble": config.EnsembleConfig,
     "finetune.expr.extra": config.ExtraImages,
 }
 
@@ -40,13 +42,15 @@ FLAGS = {
     "verbose workers",
     "pretrain": "config device dry_run init_from json overwrite quiet set_ verbose",
     "finetune": "ablate config device dry_run fold folds init_from json overwrite quiet set_ task verbose",
-    "extract-visual": "config device dry_run encoder json limit overwrite quiet set_ shard strict verbose",
+    "extract-visual": "config device dry_run encoder fold folds json limit overwrite quiet set_ shard strict verbose",
     "extract-audio": "config device dry_run encoder json limit overwrite quiet set_ shard strict verbose workers",
-    "fuse": "config device dry_run json overwrite quiet set_ task verbose",
+    "fuse": "ablate_streams acknowledge config device dry_run ensemble fold folds json overwrite quiet set_ task "
+    "verbose",
     "evaluate": "config json predictions quiet raw set_ verbose",
     "submit": "config edition json overwrite predictions quiet sample set_ task verbose",
     "synth": "json out portraits quiet seconds seed sheet verbose videos workers",
     "check": "config csv json quiet set_ verbose",
+    "tune": "acknowledge also config dry_run json overwrite predictions quiet set_ verbose",
     "inspect": "convert json path quiet trained_on verbose verify",
     "import": "columns config dry_run format_ json kind limit name overwrite quiet set_ shard source strict trained_on "
     "verbose workers",
@@ -98,7 +102,7 @@ def example_keys() -> dict[str, set[str]]:
 @pytest.mark.parametrize("table", TABLES)
 def test_the_example_documents_every_key_and_no_other(table):
     fields = set(TABLES[table].model_fields)
-    fields -= {"sources", "emma", "cotex", "emae", "extra"}  # tables of their own
+    fields -= {"sources", "emma", "cotex", "emae", "extra", "dual", "ensemble"}  # tables of their own
     assert example_keys().get(table) == fields
 
 

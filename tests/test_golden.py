@@ -13,9 +13,8 @@ from typer.testing import CliRunner
 from abaw.checkpoint import load_checkpoint, load_weights
 from abaw.cli import app
 from abaw.data.frames import read_faces
-from abaw.models.fusion import FusionModel
+from abaw.models.fusion import fusion_from_header
 from abaw.store import FeatureStore
-from abaw.tasks import TASKS
 
 GOLDEN = Path(__file__).parent / "golden" / "v1"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
@@ -52,10 +51,7 @@ def test_golden_faces_decode():
 
 def test_golden_weights_load_and_give_the_golden_scores():
     weights, header = load_checkpoint(GOLDEN / "runs/fuse-va-linear/best.safetensors", kind="fusion")
-    architecture = header["architecture"]
-    model = FusionModel(
-        TASKS["va"], body=architecture["model"], dims=architecture["dims"], dropout=architecture["dropout"]
-    )
+    model = fusion_from_header(header, where="golden")
     load_weights(model, weights, where="golden")
     store = FeatureStore.open(GOLDEN / "features/visual-landmarks")
     track_id = store.track_ids()[0]

@@ -36,7 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Frame-level facial affect analysis in video: action units, expression, valence-arousal.\n\n"
     "Pipeline: align -> pretrain -> finetune -> extract-visual, extract-audio -> fuse -> evaluate -> submit. "
-    "Tools: synth, check, inspect, import, export.",
+    "Tools: synth, check, tune, inspect, import, export.",
 )
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="Configuration file.")]
@@ -60,6 +60,10 @@ TaskName = Annotated[
 InitFrom = Annotated[
     str | None, typer.Option("--init-from", metavar="FILE", help="Weights to start from, of any recognised kind.")
 ]
+Folds = Annotated[
+    str | None, typer.Option("--folds", metavar="K", help="Cross-validation over K folds of videos, or official.")
+]
+Fold = Annotated[int | None, typer.Option("--fold", min=0, help="With --folds: only this fold, counted from 0.")]
 Encoder = Annotated[str | None, typer.Option("--encoder", help="A name of [encoders] or of the registry.")]
 DEFAULT_CONFIG = Path("data.toml")
 

@@ -13,6 +13,8 @@ from abaw.cli.app import (
     Device,
     DryRun,
     Encoder,
+    Fold,
+    Folds,
     InitFrom,
     Json,
     Limit,
@@ -95,10 +97,8 @@ def finetune(
     set_: Overrides = None,
     device: Device = None,
     init_from: InitFrom = None,
-    folds: Annotated[
-        str | None, typer.Option(metavar="K", help="Cross-validation over K folds of videos, or official.")
-    ] = None,
-    fold: Annotated[int | None, typer.Option(min=0, help="With --folds: only this fold, counted from 0.")] = None,
+    folds: Folds = None,
+    fold: Fold = None,
     ablate: Annotated[bool, typer.Option("--ablate", help="EMAE: every view with every operator, as a table.")] = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -124,6 +124,10 @@ def extract_visual(
     config: Config = DEFAULT_CONFIG,
     set_: Overrides = None,
     device: Device = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, metavar="K", help="A store for each of K folds, by the encoder of that fold.")
+    ] = None,
+    fold: Fold = None,
     overwrite: Overwrite = False,
     limit: Limit = None,
     shard: Shard = None,
@@ -141,7 +145,8 @@ def extract_visual(
     from abaw.stages import extract_visual as stage
 
     options: Options = {"limit": limit, "shard": shard, "strict": strict, "dry_run": dry_run}
-    finish(stage.run(cfg, encoder=encoder, overwrite=overwrite, **options), json=json)
+    crossed: Options = {"folds": folds, "fold": fold}
+    finish(stage.run(cfg, encoder=encoder, overwrite=overwrite, **options, **crossed), json=json)
 
 
 @app.command("extract-audio")
@@ -177,6 +182,18 @@ def fuse(
     config: Config = DEFAULT_CONFIG,
     set_: Overrides = None,
     device: Device = None,
+    folds: Folds = None,
+    fold: Fold = None,
+    ablate_streams: Annotated[
+        bool, typer.Option("--ablate-streams", help="A table of which feature stores help, each choice a run.")
+    ] = False,
+    ensemble: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUN", help="Join these predictions instead of training; repeat it, or give config."),
+    ] = None,
+    acknowledge: Annotated[
+        bool, typer.Option("--acknowledge", help="Fit the weights of an ensemble on scores that are not out-of-fold.")
+    ] = False,
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
     json: Json = False,
@@ -190,7 +207,9 @@ def fuse(
     cfg = load(config, set_, device=device, verbose=verbose, quiet=quiet)
     from abaw.stages import fuse as stage
 
-    finish(stage.run(cfg, task=task, overwrite=overwrite, dry_run=dry_run), json=json)
+    options: Options = {"folds": folds, "fold": fold, "ablate_streams": ablate_streams, "dry_run": dry_run}
+    joined: Options = {"ensemble": ensemble or (), "acknowledge": acknowledge}
+    finish(stage.run(cfg, task=task, overwrite=overwrite, **options, **joined), json=json)
 
 
 @app.command()

@@ -72,6 +72,34 @@ def check(
 
 
 @app.command()
+def tune(
+    predictions: Annotated[Path, typer.Argument(help="Predictions store whose scores are out-of-fold.")],
+    also: Annotated[
+        list[Path] | None, typer.Option("--also", metavar="STORE", help="Use the result for this store too; repeat it.")
+    ] = None,
+    acknowledge: Annotated[
+        bool, typer.Option("--acknowledge", help="Tune on scores that are not out-of-fold all the same.")
+    ] = False,
+    overwrite: Overwrite = False,
+    config: Config = DEFAULT_CONFIG,
+    set_: Overrides = None,
+    dry_run: DryRun = False,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Choose smoothing, thresholds and clipping on labelled scores, and keep them beside the scores.
+
+    Example: abaw tune predictions/fuse-va-netease-folds --also predictions/fuse-va-ensemble
+    """
+    cfg = load(config, set_, verbose=verbose, quiet=quiet)
+    from abaw.stages import tune as stage
+
+    options: Options = {"also": also or (), "acknowledge": acknowledge, "dry_run": dry_run}
+    finish(stage.run(cfg, predictions=predictions, overwrite=overwrite, **options), json=json)
+
+
+@app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(help="A store, a run folder, or weights of any known origin.")],
     verify: Annotated[bool, typer.Option("--verify", help="Read everything and report what is damaged.")] = False,

@@ -22,8 +22,10 @@ from abaw.config.table import (
 )
 from abaw.config.training import (
     CotexConfig,
+    DualBranchConfig,
     EmaeConfig,
     EmmaConfig,
+    EnsembleConfig,
     ExtraImages,
     FinetuneConfig,
     FuseConfig,
@@ -37,20 +39,24 @@ __all__ = [
     "Config",
     "CotexConfig",
     "DataConfig",
+    "DualBranchConfig",
     "EmaeConfig",
     "EmmaConfig",
     "EncoderConfig",
+    "EnsembleConfig",
     "EvaluateConfig",
     "ExtraImages",
     "ExtractAudioConfig",
     "ExtractVisualConfig",
     "FinetuneConfig",
+    "FoldsConfig",
     "FuseConfig",
     "PretrainConfig",
     "PretrainSource",
     "RunConfig",
     "SubmitConfig",
     "Table",
+    "TuneConfig",
     "VisualEncoderConfig",
 ]
 
@@ -124,6 +130,31 @@ class ExtractAudioConfig(Table):
     silence_db: float = Field(-80.0, description="rows quieter than this (dB of full scale) are invalid: silent")
 
 
+class FoldsConfig(Table):
+    """How `--folds K` deals recordings, where the split file is not there yet; shared by finetune and fuse."""
+
+    holdout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of the recordings that no fold trains, chooses or tunes on"
+    )
+    stratify: bool = Field(False, description="spread each expression over all folds, by the labels of task expr")
+
+
+class TuneConfig(Table):
+    """Post-processing searched by `abaw tune`."""
+
+    filters: list[Literal["box", "gaussian", "median", "savgol"]] = Field(
+        ["box", "gaussian", "median", "savgol"], description="smoothing of scores that is tried"
+    )
+    half_widths: list[PositiveInt] = Field(
+        [2, 5, 10, 20, 35, 50, 75], description="half-widths that are tried, in frames; none is always tried"
+    )
+    min_runs: list[PositiveInt] = Field(
+        [5, 10, 20, 40], description="expr: runs shorter than this take the class of their neighbourhood"
+    )
+    folds: Annotated[int, Field(ge=2)] = Field(5, description="parts of the recordings that the gain is measured by")
+    resamples: PositiveInt = Field(1000, description="of the recordings, for the interval of the gain")
+
+
 class EvaluateConfig(Table):
     """Official metrics of a predictions store."""
 
@@ -154,6 +185,8 @@ class Config(Table):
     extract_visual: ExtractVisualConfig = ExtractVisualConfig()
     extract_audio: ExtractAudioConfig = ExtractAudioConfig()
     fuse: FuseConfig = FuseConfig()
+    folds: FoldsConfig = FoldsConfig()
+    tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     submit: SubmitConfig = SubmitConfig()
     encoders: dict[str, EncoderConfig] = Field({}, description="named extractions")

@@ -16,9 +16,10 @@ from abaw.config.table import (
     Precision,
     RelativePath,
     Table,
-    Weights,
     WeightsByHead,
 )
+
+Gap = Literal["mask", "hold", "nearest", "linear"]
 
 
 class TrainingTable(Table):
@@ -183,25 +184,97 @@ class FinetuneConfig(TrainingTable):
         return self.name or (self.preset if self.model == "static" else f"{self.model}-{self.preset}")
 
 
+class DualBranchConfig(Table):
+    """The second stage: a frozen fusion, and a copy of it trained on windows that are hard for it."""
+
+    first: str = Field("netease", description="name of the fuse run that is frozen and copied")
+    hard_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.25, description="share of the training windows that count as hard: those with the largest loss"
+    )
+    hard_drawn: Fraction = Field(0.5, description="share of hard windows among those that the copy sees")
+    alpha: PositiveFloat = Field(
+        5.0, description="share of the frozen branch in training: drawn from Beta(alpha, beta)"
+    )
+    beta: PositiveFloat = Field(2.0, description="see alpha")
+    mix: list[Fraction] = Field([], description="draw the share from these instead")
+    test_mix: Fraction = Field(0.8, description="share of the frozen branch in the scores")
+    au_scale: PositiveFloat = Field(10.0, description="factor of the loss of action units")
+
+
+class EnsembleConfig(Table):
+    """`abaw fuse --ensemble`: one predictions store from several."""
+
+    members: list[str] = Field([], description="predictions stores; <run>-folds = all its folds; --ensemble overrides")
+    name: Name = Field("ensemble", description="the store is predictions/fuse-<task>-<name>")
+    combine: Literal["scores", "logits", "votes"] = Field("scores", description="mean of scores | logits | votes")
+    weights: Literal["equal", "fitted"] | list[NonNegativeFloat] = Field(
+        "equal", description="equal | fitted (on out-of-fold scores) | a number for each member"
+    )
+
+
 class FuseConfig(TrainingTable):
     """Temporal model on cached features; [fuse.<task>] overrides it for a task."""
 
-    task: str = Field("va", description="au | expr | va; the --task flag overrides it")
-    model: str = Field("netease", description="netease | static | linear")
+    task: str = Field("va", description="au | expr | va | mtl; the --task flag overrides it")
+    model: str = Field("netease", description="netease | tcn_transformer | gru | static | linear | dual_branch")
     name: Name = Field("", description="name of the run; default the model's")
     visual: list[RelativePath] | None = Field(None, description="visual stores; [] = none; default by [extract_visual]")
     audio: list[RelativePath] | None = Field(None, description="audio stores; [] = none; default by [extract_audio]")
     window: PositiveInt = Field(100, description="frames a window")
     stride: PositiveInt = Field(50, description="frames between window starts; at most the window")
+    score_stride: NonNegativeInt = Field(0, description="the same when tracks are scored; 0 = stride")
+    stitch: Literal["mean", "centre", "last"] = Field(
+        "mean", description="scores of overlapping windows: mean | centre (weighted by distance to the ends) | last"
+    )
     steps: PositiveInt = Field(1000, description="optimiser steps")
     warmup_steps: NonNegativeInt = Field(50, description="steps of linear warm-up")
+    cycle_steps: NonNegativeInt = Field(
+        0, description="the learning rate swings between lr and min_lr, so many steps each way; 0 = it falls once"
+    )
     batch_size: PositiveInt = Field(32, description="windows a step")
     lr: PositiveFloat = Field(5e-4, description="peak learning rate")
     weight_decay: NonNegativeFloat = Field(0.05, description="of AdamW")
     clip_norm: NonNegativeFloat = Field(1.0, description="largest gradient norm; 0 = no clipping")
     dropout: Fraction = Field(0.3, description="dropout of the temporal model")
+    positions: Literal["none", "sincos"] = Field("none", description="what tells a transformer the order of rows")
+    padding_mask: bool = Field(True, description="attention leaves out the rows past a track's end")
+    attention: Literal["none", "cross"] = Field(
+        "none", description="cross: every stream attends to the others before they are joined"
+    )
+    modality_dropout: Fraction = Field(0.0, description="chance that a window of training lacks a stream")
+    value_heads: Literal["joint", "separate"] = Field(
+        "joint", description="va: one head of two outputs | separate: a head each for valence and arousal"
+    )
+    weight_kind: Literal["weight", "pos_weight"] = Field(
+        "pos_weight", description="au: class_weights multiply a unit's whole loss, or its positive rows"
+    )
+    au_reduce: Literal["mean", "sum"] = Field("mean", description="au: over the units of a row")
+    ccc_over: Literal["batch", "window"] = Field("batch", description="va: one CCC of all rows, or the windows' mean")
+    ccc_reduce: Literal["mean", "sum"] = Field("mean", description="va: over the two dimensions")
+    ccc_clamp: bool = Field(True, description="va: outputs are taken into -1..1 before their CCC")
     mse_weight: NonNegativeFloat = Field(0.5, description="va: share of a squared error added to 1 - CCC")
-    class_weights: Weights = Field("balanced", description="none | balanced (from the training labels) | numbers")
+    label_smoothing: Fraction = Field(0.0, description="expr: label smoothing")
+    class_weights: WeightsByHead = Field(
+        "balanced",
+        description="none | balanced (from the training labels) | numbers | a table by head, replacing a preset's",
+    )
     validate_every: PositiveInt = Field(50, description="steps between validations and resume points")
+    select: Literal["best", "last"] = Field(
+        "best", description="weights kept: best on validation tracks (of a fold: on the next fold), or the last"
+    )
+    split: Name = Field("", description="name of splits/<name>.json for --folds; default folds<K>")
     precision: Precision = Field("fp32", description="auto = bf16 where the hardware has it")
-    gap: Literal["mask", "hold", "nearest", "linear"] = Field("hold", description="how rows without data are filled")
+    gap: Gap | dict[str, Gap] = Field("hold", description="how rows without data are filled; or a table by store")
+    in_memory: bool = Field(False, description="keep all features in memory instead of reading them every epoch")
+    dual: DualBranchConfig = DualBranchConfig()
+    ensemble: EnsembleConfig = EnsembleConfig()
+
+    @property
+    def run_name(self) -> str:
+        """Name of the run, after its task."""
+        return self.name or self.model
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """Both strides by key; 0 = as in training."""
+        return {"stride": self.stride, "score_stride": self.score_stride}

@@ -1,6 +1,7 @@
 """The split file: which fold each recording belongs to, the same for every stage that trains on folds.
 
-Owns the rule from track name to group, the making of folds and the file's form. Knows nothing of labels or stores.
+Owns the rule from track name to group, the file's form, and what a track is to the model of a fold. Knows nothing of
+labels or stores; `dealing` makes the folds.
 """
 
 from __future__ import annotations
@@ -13,17 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from abaw.data.manifest import split_person, split_side
 from abaw.errors import AbawError, ExitCode
-from abaw.provenance import canonical_json
+from abaw.provenance import canonical_json, not_out_of_fold
 from abaw.publish import publish_text
 
 FORMAT_VERSION = 1
 KEYS = ("format_version", "name", "num_folds", "seed", "folds", "holdout")
 PART = re.compile(r"^(?P<video>video\d+)_\d+$")  # the organisers cut some recordings into video45_1 ... video45_7
-NO_STRATUM = ("Neutral", "Other")  # most recordings are mostly these, which tells little
 MAX_NAMED = 8
 
 
@@ -54,6 +52,71 @@ class Split:
         return hashlib.sha256(canonical_json(self.content()).encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class FoldTracks:
+    """What the labelled tracks are to the model of a fold; ``holdout``: those that are in no fold, which all score."""
+
+    train: list[str]
+    select: list[str]
+    held_out: list[str]
+    holdout: list[str]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold of a split file: its groups are held out.
+
+    ``is_first``: no other fold ran before it in this command, so that it says what is odd about the labels of all.
+    """
+
+    split: Split
+    number: int
+    is_first: bool = True
+
+    def __str__(self) -> str:
+        return f"fold {self.number} of split {self.split.name}"
+
+    def tracks(self, track_ids: Sequence[str], *, select: str) -> FoldTracks:
+        """Sort labelled tracks by their role; ``select`` "best": the next fold chooses the checkpoint, "last": none.
+
+        Raises AbawError as `roles` does.
+        """
+        found = roles(self.split, self.number, track_ids, select="next" if select == "best" else "last")
+        spared = set(self.split.holdout)
+        return FoldTracks(**found, holdout=[track_id for track_id in track_ids if group_of(track_id) in spared])
+
+    def describe(self) -> dict[str, Any]:
+        """What the record of a run says of its fold."""
+        return {"name": self.split.name, "sha256": self.split.sha256, "fold": self.number}
+
+    def scored(self, *, held_out: Sequence[str], holdout: Sequence[str], out_of_fold: bool) -> dict[str, Any]:
+        """Settings of the predictions store of its run: tracks that its model never saw, by why it did not."""
+        return {
+            "split_file": self.split.sha256,
+            "fold": self.number,
+            "out_of_fold": out_of_fold,
+            "held_out": list(held_out),
+            "holdout": list(holdout),
+        }
+
+    def leak(self, records: Iterable[Mapping[str, Any]], *, dataset: str, behind: str, fix: str) -> str:
+        """Why scores are not out-of-fold, given what was trained before (``trained_on``); "" where they are.
+
+        ``behind``: what the records are of; ``fix``: what the user may do.
+        """
+        found = not_out_of_fold(records, dataset=dataset, split_file=self.split.sha256, fold=self.number)
+        seen = "; ".join(sorted({self._seen(record) for record in found}))
+        return f"not out-of-fold: {behind} may hold labels of fold {self.number} ({seen}); {fix}" if found else ""
+
+    def _seen(self, record: Mapping[str, Any]) -> str:
+        """Which labels a record tells of."""
+        words = [f"{record['labels']} of {record['dataset']}"]
+        if record.get("fold") is not None:
+            is_own = record.get("split_file") == self.split.sha256
+            words.append(f"all but fold {record['fold']}" + ("" if is_own else " of another split file"))
+        return ", ".join(words)
+
+
 def group_of(track_id: str) -> str:
     """The raw recording of a track: its name without person, side and part.
 
@@ -67,75 +130,6 @@ def group_of(track_id: str) -> str:
         part = PART.match(name)
         name = part["video"] if part else name
     return name
-
-
-def strata_by_class(counts: Mapping[str, np.ndarray], labels: Sequence[str]) -> dict[str, str]:
-    """Group -> its most frequent class other than Neutral and Other; "" where it has no other.
-
-    ``counts``: rows of each class by group, [len(labels)]. The rule of the ABAW3 winners' split.
-    """
-    usable = np.array([label not in NO_STRATUM for label in labels])
-    found = {}
-    for group, own in counts.items():
-        kept = np.where(usable, own, 0)
-        found[group] = labels[int(kept.argmax())] if kept.max(initial=0) > 0 else ""
-    return found
-
-
-def make_split(
-    groups: Iterable[str] | Mapping[str, int],
-    *,
-    folds: int,
-    seed: int,
-    name: str = "folds",
-    holdout: float = 0.0,
-    strata: Mapping[str, str] | None = None,
-) -> Split:
-    """Deal groups into folds of about equal numbers of rows; without rows, of about equal numbers of groups.
-
-    ``groups``: names, or rows by name. ``holdout``: share of the groups of each stratum that no fold gets. ``strata``:
-    group -> kind; each kind is spread over all folds. The same arguments give the same folds, whatever the order of
-    the groups. Raises AbawError for fewer groups than folds.
-    """
-    rows = dict(groups) if isinstance(groups, Mapping) else dict.fromkeys(groups, 1)
-    names = sorted(rows)
-    if not 0 <= holdout < 1:
-        raise _bad_folds(f"a hold-out of {holdout} of the recordings", "give a share from 0 to below 1")
-    rng = np.random.default_rng([seed, 0xF01D])
-    shuffled = [names[index] for index in rng.permutation(len(names))]
-    kinds = sorted({(strata or {}).get(group, "") for group in shuffled})
-    held: list[str] = []
-    kept: list[list[str]] = []
-    for kind in kinds:
-        own = [group for group in shuffled if (strata or {}).get(group, "") == kind]
-        count = round(holdout * len(own))
-        held += own[:count]
-        kept.append(sorted(own[count:], key=lambda group: -rows[group]))  # stable: equal ones stay shuffled
-    left = sum(map(len, kept))
-    if folds < 2 or left < folds:
-        fix = "see that data.annotations names the labelled tracks: folds need two recordings outside the hold-out"
-        if left >= 2:
-            fix = f"give {f'2 to {left}' if left > 2 else '2'} folds: people of one recording stay together"
-        raise _bad_folds(f"{left} recordings in {folds} folds", fix)
-    return Split(name, _deal(kept, rows, folds), folds, tuple(sorted(held)), seed)
-
-
-def _deal(kinds: Sequence[Sequence[str]], rows: Mapping[str, int], folds: int) -> dict[str, int]:
-    """Give each group, the largest of a kind first, to the fold with the fewest rows of its kind, then of all."""
-    total = np.zeros((folds, 2))  # rows, and groups where rows are equal
-    found: dict[str, int] = {}
-    for own in kinds:
-        mine = np.zeros((folds, 2))
-        for group in own:
-            fold = min(range(folds), key=lambda number: (*mine[number], *total[number], number))
-            found[group] = fold
-            for load in (mine, total):
-                load[fold] += rows[group], 1
-    return found
-
-
-def _bad_folds(what: str, fix: str) -> AbawError:
-    return AbawError(f"{what} cannot be split", where="the split's settings", fix=fix, code=ExitCode.CONFIG)
 
 
 def write_split(path: Path, split: Split) -> None:

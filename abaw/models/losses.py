@@ -23,7 +23,9 @@ class LossSettings:
 
     `weight`: per unit or class; `positive_weight`: multiplies the positive term of a unit (multi-label); `reduce`:
     "sum" or "mean" of 1 - CCC over dimensions, or of a row's units; `clamp`: values are taken into -1..1 before their
-    CCC; `mse`: share of a squared error added to 1 - CCC; `smoothing`: label smoothing (classes).
+    CCC; `mse`: share of a squared error added to 1 - CCC; `per_window`: a CCC for each window of [B, W, L], averaged
+    over those with a label, instead of one over all rows; `smoothing`: label smoothing (classes); `scale` multiplies
+    the head's loss.
     """
 
     weight: Sequence[float] | None = None
@@ -31,7 +33,9 @@ class LossSettings:
     reduce: str = "mean"
     clamp: bool = True
     mse: float = 0.0
+    per_window: bool = False
     smoothing: float = 0.0
+    scale: float = 1.0
 
 
 def task_loss(
@@ -57,16 +61,19 @@ def task_loss(
 
 def head_loss(head: Head, logits: Tensor, targets: Tensor, mask: Tensor, settings: LossSettings) -> Tensor:
     """Masked loss of one head; computed in float32 whatever the autocast type."""
+    windows = len(logits) if settings.per_window and logits.ndim > 2 else 1
     logits = logits.reshape(-1, logits.shape[-1]).float()
     mask = mask.reshape(len(logits), -1).bool()
     targets = torch.where(mask, targets.reshape(len(logits), -1).float(), torch.zeros((), device=mask.device))
     if head.problem is Problem.MULTICLASS and targets.shape[1] > 1:
-        return _shares(logits, targets, mask.all(1), settings)
-    if head.problem is Problem.MULTILABEL:
-        return _binary(logits, targets, mask, settings)
-    if head.problem is Problem.MULTICLASS:
-        return _classes(logits, targets[:, 0].long(), mask[:, 0], settings)
-    return _concordance(logits, targets, mask, settings)
+        loss = _shares(logits, targets, mask.all(1), settings)
+    elif head.problem is Problem.MULTILABEL:
+        loss = _binary(logits, targets, mask, settings)
+    elif head.problem is Problem.MULTICLASS:
+        loss = _classes(logits, targets[:, 0].long(), mask[:, 0], settings)
+    else:
+        loss = _concordance(logits, targets, mask, settings, windows)
+    return loss if settings.scale == 1 else settings.scale * loss
 
 
 def _binary(logits: Tensor, targets: Tensor, mask: Tensor, settings: LossSettings) -> Tensor:
@@ -99,9 +106,9 @@ def _shares(logits: Tensor, targets: Tensor, mask: Tensor, settings: LossSetting
     return (loss * mask).sum() / shares.sum().clamp(min=1e-8)
 
 
-def _concordance(logits: Tensor, targets: Tensor, mask: Tensor, settings: LossSettings) -> Tensor:
+def _concordance(logits: Tensor, targets: Tensor, mask: Tensor, settings: LossSettings, windows: int) -> Tensor:
     values = logits.clamp(-1, 1) if settings.clamp else logits
-    columns = [1 - ccc(values[:, k], targets[:, k], mask[:, k]) for k in range(values.shape[1])]
+    columns = [_discordance(values[:, k], targets[:, k], mask[:, k], windows) for k in range(values.shape[1])]
     labelled = mask.any(0)
     loss = torch.where(labelled, torch.stack(columns), torch.zeros_like(columns[0]))
     total = loss.sum() if settings.reduce == "sum" else loss.sum() / labelled.sum().clamp(min=1)
@@ -111,18 +118,29 @@ def _concordance(logits: Tensor, targets: Tensor, mask: Tensor, settings: LossSe
     return total + (logits * 0).sum()
 
 
+def _discordance(values: Tensor, targets: Tensor, mask: Tensor, windows: int) -> Tensor:
+    """1 - CCC of vectors [N]; of as many windows, its mean over those with a label.
+
+    A window whose labels are all equal has CCC 0 and no gradient, whatever the outputs: short windows teach little.
+    """
+    if windows == 1:
+        return 1 - ccc(values, targets, mask)
+    values, targets, mask = (part.reshape(windows, -1) for part in (values, targets, mask))
+    return _mean(1 - ccc(values, targets, mask), mask.any(1))
+
+
 def ccc(values: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-    """Concordance correlation of the masked elements of two vectors [N]; population moments.
+    """Concordance correlation of the masked elements of vectors [..., N] -> [...]; population moments.
 
     Lin 1989: 2 cov / (var + var + (difference of means)^2). A small constant keeps the gradient finite where both
     are constant: 1e-8, which cannot be seen in a value; EMMA's published code adds 1e-4, which lowers the CCC of
     labels with little spread.
     """
-    share = mask.float() / mask.sum().clamp(min=1)
-    mean_v, mean_t = (values * share).sum(), (targets * share).sum()
+    share = mask.float() / mask.sum(-1, keepdim=True).clamp(min=1)
+    mean_v, mean_t = (values * share).sum(-1, keepdim=True), (targets * share).sum(-1, keepdim=True)
     dev_v, dev_t = values - mean_v, targets - mean_t
-    covariance = (dev_v * dev_t * share).sum()
-    spread = (dev_v**2 * share).sum() + (dev_t**2 * share).sum() + (mean_v - mean_t) ** 2
+    covariance = (dev_v * dev_t * share).sum(-1)
+    spread = (dev_v**2 * share).sum(-1) + (dev_t**2 * share).sum(-1) + (mean_v - mean_t).squeeze(-1) ** 2
     return 2 * covariance / (spread + 1e-8)
 
 

@@ -12,23 +12,32 @@ import numpy as np
 
 from abaw.config import Config
 from abaw.console import Summary
-from abaw.data.annotations import LabelReader, Labels, concatenate
-from abaw.data.label_sources import LabelSource, TrackLabels, label_source
+from abaw.data.annotations import Labels, concatenate
 from abaw.data.manifest import Manifest
+from abaw.data.scored_labels import (
+    SPLIT,
+    describe_tracks,
+    is_measurable,
+    labelled_task,
+    labelled_tracks,
+    predictions_labels,
+)
 from abaw.errors import AbawError
+from abaw.postprocess import FILE_NAME
 from abaw.scored import Predictions
-from abaw.store import FeatureStore
 from abaw.tasks import TASKS, Problem, Task, measure
 
 logger = logging.getLogger(__name__)
 
-SPLIT = "val"  # the split whose tracks finetune and fuse score and that has labels
 PARTS_PER_LINE = 6
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of one predictions store, and how many labelled rows and tracks they rest on."""
+    """Metrics of one predictions store, and how many labelled rows and tracks they rest on.
+
+    ``tracks``: which ones, in words; ``post``: where the post-processing was chosen, None where none was applied.
+    """
 
     name: str
     task: str
@@ -36,23 +45,33 @@ class Evaluation:
     num_tracks: int
     num_rows: int
     coverage: float
+    tracks: str = f"{SPLIT} tracks"
+    post: str | None = None
 
 
 def run(cfg: Config, *, predictions: Sequence[Path] = (), raw: bool = False) -> Summary:
     """Evaluate predictions stores: those given, else those of the config, else all under predictions/.
 
-    ``raw`` leaves post.json aside. Raises AbawError when a labelled track has no predictions.
+    Of all, those without any labelled track are left out with a warning. ``raw`` leaves post.json aside. Raises
+    AbawError when a labelled track has no predictions.
     """
-    paths = list(predictions) or list(cfg.evaluate.predictions) or _all_predictions(cfg)
+    named = list(predictions) or list(cfg.evaluate.predictions)
+    stores = [Predictions(path, raw=raw) for path in named] or _all_predictions(cfg, raw=raw)
     manifest = Manifest.from_config(cfg.data, need_media=False)
-    results = [evaluate(cfg, Predictions(path, raw=raw), manifest) for path in paths]
+    results = [evaluate(cfg, store, manifest) for store in stores]
     data: dict[str, Any] = {"results": [vars(result) for result in results]}
     return Summary("evaluate", [], data=data, text="\n\n".join(_table(result) for result in results))
 
 
-def _all_predictions(cfg: Config) -> list[Path]:
+def _all_predictions(cfg: Config, *, raw: bool) -> list[Predictions]:
     folder = cfg.run.output / "predictions"
-    found = sorted(path.parent for path in folder.glob("*/store.json"))
+    stores = [Predictions(path.parent, raw=raw) for path in sorted(folder.glob("*/store.json"))]
+    found = [store for store in stores if is_measurable(store)]
+    for store in stores:
+        if store not in found:
+            logger.warning(
+                f"{store.store.path.name} is left out: it holds no labelled track that its folds have not seen"
+            )
     if not found:
         raise AbawError(
             "there are no predictions to evaluate",
@@ -63,10 +82,10 @@ def _all_predictions(cfg: Config) -> list[Path]:
 
 
 def evaluate(cfg: Config, predictions: Predictions, manifest: Manifest) -> Evaluation:
-    """Metrics over all labelled rows of the validation split, pooled over its tracks."""
-    task = TASKS[predictions.task.train_on or predictions.task.name]
-    source = _source(cfg, manifest, task)
-    tracks = _tracks(predictions, source)
+    """Metrics over all labelled rows of the tracks that the store is measured by, pooled."""
+    task = labelled_task(predictions)
+    source = predictions_labels(cfg, predictions, manifest)
+    tracks = labelled_tracks(predictions, source)
     labels: dict[str, list[Labels]] = {head.name: [] for head in task.heads}
     decisions: dict[str, list[np.ndarray]] = {head.name: [] for head in task.heads}
     valid = []
@@ -90,57 +109,33 @@ def evaluate(cfg: Config, predictions: Predictions, manifest: Manifest) -> Evalu
     num_rows = int(labelled.sum())
     if not num_rows:
         raise AbawError(
-            f"no row of the {SPLIT} split has a label of task {task.name}",
+            f"no row of the {describe_tracks(predictions)} has a label of task {task.name}",
             where=str(source.path),
             fix="check data.annotations: every row is marked as not annotated",
         )
     coverage = float(np.concatenate(valid)[labelled].mean())
-    return Evaluation(predictions.store.path.name, task.name, metrics, len(tracks), num_rows, coverage)
+    name, kind = predictions.store.path.name, describe_tracks(predictions)
+    return Evaluation(name, task.name, metrics, len(tracks), num_rows, coverage, kind, _post(predictions))
 
 
-def _source(cfg: Config, manifest: Manifest, task: Task) -> LabelSource:
-    """Labels by track, or of an image collection by the paths in its faces store."""
-    if cfg.data.kind != "images":
-        return TrackLabels(manifest, LabelReader(cfg.data, task))
-    faces = FeatureStore.open(cfg.finetune_for(task.name).faces or cfg.faces_store, kind="faces")
-    return label_source(cfg.data, task, faces, manifest)
-
-
-def _tracks(predictions: Predictions, source: LabelSource) -> list[str]:
-    """The tracks that are scored: the validation split, or of a cross-validated run those that a fold held out."""
-    if "split_file" not in predictions.store.header.settings:
-        tracks = source.track_ids(SPLIT)
-        _require_tracks(predictions, tracks, source.task.name)
-        return tracks
-    tracks = list(predictions.store.header.settings["held_out"])
-    _require_tracks(predictions, tracks, source.task.name)
-    return tracks
-
-
-def _require_tracks(predictions: Predictions, tracks: list[str], task: str) -> None:
-    path = predictions.store.path
-    if not tracks:
-        raise AbawError(
-            f"task {task} has no tracks in the {SPLIT} split",
-            where="data.annotations",
-            fix="check that the label folder holds Validation_Set with a file per track",
-        )
-    missing = [track_id for track_id in tracks if track_id not in predictions.store]
-    if missing:
-        raise AbawError(
-            f"{path.name} lacks {len(missing)} of {len(tracks)} {SPLIT} tracks: {', '.join(missing[:5])}",
-            where=str(path),
-            fix="align and extract them, then run the stage that wrote it again: it adds what is missing",
-        )
+def _post(predictions: Predictions) -> str | None:
+    """Where the post-processing that changes decisions was chosen; None where there is none."""
+    used = predictions.post
+    if used.is_raw:
+        return None
+    return used.fitted_on or "unknown"
 
 
 def _table(result: Evaluation) -> str:
     """The official score, then its parts, a few to a line."""
     score, *parts = result.metrics.items()
+    kind = "tracks" if result.tracks == f"{SPLIT} tracks" else result.tracks
     lines = [
         f"{result.name}: {_describe(TASKS[result.task])} {score[1]:.4f}",
-        f"  {result.num_tracks} tracks, {result.num_rows} labelled rows, {result.coverage:.1%} with data of their own",
+        f"  {result.num_tracks} {kind}, {result.num_rows} labelled rows, {result.coverage:.1%} with data of their own",
     ]
+    if result.post is not None:
+        lines.append(f"  after {FILE_NAME}, fitted on {result.post}; --raw leaves it aside")
     shown = [f"{name.rpartition('.')[2]} {value:.3f}" for name, value in parts if name.count(".") > 1]
     width = max(map(len, shown))
     lines += [

@@ -31,6 +31,7 @@ from abaw.training.distributed import join, piece_size
 from abaw.training.loop import FitResult, LoopSettings, Round, describe, fit
 from abaw.training.optim import adamw, check_warmup, half_cosine, parameter_groups, scaled_lr
 from abaw.training.panel import NUM_FACES, Panels
+from abaw.training.resume import describe_unfinished
 from abaw.training.run import RunFolder, recorded_precision
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,8 @@ def run(cfg: Config, *, overwrite: bool = False, dry_run: bool = False) -> Summa
         dry_run=dry_run,
     )
     if dry_run:
-        state = "done" if (path / "done").is_file() else "to do"
+        state = "done" if folder.is_done else describe_unfinished(folder.resume_path)
+        state = "to do" if overwrite else state
         return Summary("pretrain", [("run", f"{path}: {state}"), ("faces", str(len(sources)))], data={"state": state})
     if folder.is_done:
         return _summary(folder, folder.result(), skipped=True)

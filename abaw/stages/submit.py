@@ -10,9 +10,9 @@ from abaw.config import Config
 from abaw.console import Summary
 from abaw.editions import EDITIONS, SampleRows, Submission, format_rows, read_sample
 from abaw.errors import AbawError, ExitCode, choose, closest
+from abaw.postprocess import Post
 from abaw.publish import publish_text
 from abaw.scored import Predictions
-from abaw.store import FeatureStore
 
 
 def run(
@@ -62,12 +62,21 @@ def run(
     shown = [
         ("edition", f"{chosen.name} ({chosen.year}), task {task_name}"),
         ("predictions", str(store)),
+        ("after", _describe_post(scored)),
         ("rows", f"{len(lines)} in {len(rows.tracks)} tracks, as in {sample_path.name}"),
         ("filled", f"{sum(filled.values())} rows without a prediction of their own, policy {table.gap}"),
         ("unlike", _describe_differences(differences)),
         ("written", str(path)),
     ]
     return Summary("submit", shown, data={**dict(shown), "filled_by_track": filled})
+
+
+def _describe_post(scored: Predictions) -> str:
+    """What is done to the scores before they become decisions, in words."""
+    if scored.post == Post():
+        return "no post.json: the scores as they are"
+    changes = " changes nothing" if scored.post.is_raw else ""
+    return f"post.json{changes}, fitted on {scored.post.fitted_on or 'unknown'}"
 
 
 def build_lines(scored: Predictions, sample: SampleRows, *, gap: str) -> tuple[list[str], dict[str, int]]:
@@ -97,14 +106,23 @@ def _require_tracks(scored: Predictions, sample: SampleRows) -> None:
             f"{len(missing)} of {len(sample.tracks)} tracks of the sample have no predictions: "
             f"{', '.join(missing[:5])}{hint}",
             where=str(scored.store.path),
-            fix=_fix_of_missing(scored.store),
+            fix=_fix_of_missing(scored),
         )
 
 
-def _fix_of_missing(store: FeatureStore) -> str:
-    if "held_out" in store.header.settings:  # scores of folds on what they held out: never those of test tracks
-        fold = store.path.with_name(f"{store.path.name.removesuffix('-folds')}-fold-0")
-        return f"these are scores of folds on what they held out; name those of one fold, e.g. {fold}"
+def _fix_of_missing(scored: Predictions) -> str:
+    settings, path = scored.store.header.settings, scored.store.path
+    whole = path.with_name(path.name.removesuffix("-folds"))
+    if "members" in settings:
+        if "held_out" in settings:
+            return f"these are out-of-fold scores of labelled tracks; name the ensemble itself: {whole}"
+        return "list them under data.test, run the stages behind every member again, then make the ensemble again"
+    if "held_out" in settings and "fold" not in settings:
+        return (
+            "these are scores of folds on what they held out; let all folds score the test tracks together:\n"
+            f"abaw fuse --task {scored.task.name} --ensemble {path.name}\n"
+            f"or name those of one fold, e.g. {whole}-fold-0"
+        )
     return "list them under data.test, then run align, the extractions and fuse again"
 
 

@@ -23,7 +23,7 @@ def task_objective(task: Task, settings: Mapping[str, LossSettings], *, inputs: 
 
     def loss(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         logits = {name: gather_rows(values) for name, values in model(*(batch[name] for name in inputs)).items()}
-        targets, masks = _labels(task, batch)
+        targets, masks = gathered_labels(task, batch)
         total, parts = task_loss(task.heads, logits, targets, masks, settings)
         return total, parts if len(parts) > 1 else {}
 
@@ -42,7 +42,7 @@ def consistency_objective(
     def loss(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]]:
         found = model(*(batch[name] for name in inputs))
         by_view = {name: gather_rows(values.transpose(0, 1)).transpose(0, 1) for name, values in found.items()}
-        targets, masks = _labels(task, batch)
+        targets, masks = gathered_labels(task, batch)
         num_views = len(next(iter(by_view.values())))
         views = [{name: values[view] for name, values in by_view.items()} for view in range(num_views)]
         losses = [task_loss(task.heads, logits, targets, masks, settings) for logits in views]
@@ -54,8 +54,8 @@ def consistency_objective(
     return loss
 
 
-def _labels(task: Task, batch: Mapping[str, Tensor]) -> Labels:
-    """Targets and masks by head, of all processes."""
-    targets = {head.name: gather_rows(batch[f"{head.name}.values"]) for head in task.heads}
-    masks = {head.name: gather_rows(batch[f"{head.name}.mask"]) for head in task.heads}
+def gathered_labels(task: Task, batch: Mapping[str, Tensor], *, prefix: str = "") -> Labels:
+    """Targets and masks by head, of all processes; ``prefix`` stands before the names of the batch."""
+    targets = {head.name: gather_rows(batch[f"{prefix}{head.name}.values"]) for head in task.heads}
+    masks = {head.name: gather_rows(batch[f"{prefix}{head.name}.mask"]) for head in task.heads}
     return targets, masks

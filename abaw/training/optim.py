@@ -34,6 +34,26 @@ def half_cosine(steps: int, *, warmup: int = 0, floor: float = 0.0) -> Schedule:
     return factor
 
 
+def swinging(steps: int, *, half_period: int, warmup: int = 0, floor: float = 0.0) -> Schedule:
+    """Factor of the learning rate at a step: linear warm-up from 0, then cosine waves between 1 and `floor`.
+
+    From 1 to `floor` takes ``half_period`` steps, and so does the way back. This is `CosineAnnealingLR` of PyTorch with
+    T_max below the length of the training, which the Netease code steps once an epoch; here it moves at every step.
+    After ``steps`` the factor stays.
+    """
+    if half_period < 1:
+        message = f"half a period takes at least one step, not {half_period}"
+        raise ValueError(message)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        place = (min(step, steps) - warmup) / half_period
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * place))
+
+    return factor
+
+
 def check_warmup(steps: int, warmup: int, *, lr: float, where: str) -> list[str]:
     """Warnings to record, also logged: a warm-up that no step follows. ``where`` is the table of the stage."""
     if warmup < steps:

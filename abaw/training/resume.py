@@ -70,6 +70,21 @@ def read_state(path: Path, device: torch.device, *, run: str) -> dict[str, Any]:
     return content
 
 
+def saved_step(path: Path) -> int | None:
+    """Steps that a resume point has behind it; None where there is none, or none that can be read."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # the tensors stay on the disk
+        return int(content["state"]["step"])
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, UnpicklingError):
+        return None
+
+
+def describe_unfinished(path: Path) -> str:
+    """What a run that is not done would do, by its resume point: "to do", or at which step it would continue."""
+    step = saved_step(path)
+    return "to do" if step is None else f"stopped, would continue at step {step}"
+
+
 def write_state(content: Mapping[str, Any], path: Path) -> None:
     """Save tensors and plain values. Raises OSError when the file cannot be written, a RuntimeError in torch."""
     try:

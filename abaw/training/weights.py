@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ def class_weights(
     wanted: Wanted | Mapping[str, Wanted],
     kind: str = "pos_weight",
     drawn: np.ndarray | None = None,
-) -> dict[str, list[float]]:
+) -> dict[str, Any]:
     """`balanced_weights` of a head, where ``wanted`` may be a table by head; heads it does not name are balanced.
 
     ``drawn``: how often each row is drawn, in any unit [N]; default, all equally often.

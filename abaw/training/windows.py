@@ -5,7 +5,8 @@ Everything is a function of (seed, step, window). The stores are read by `data.w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,26 +14,30 @@ import torch
 from torch import Tensor
 
 from abaw.data.annotations import Labels
-from abaw.data.windows import FeatureStreams, Window, cut, stitch
+from abaw.data.windows import FeatureStreams, Stitcher, Window, cut
+from abaw.media.prefetch import prefetch
 from abaw.training.batches import SampleOrder
 
 Scores = dict[str, np.ndarray]
+Scorer = Callable[[Mapping[str, Tensor]], Scores]
+BATCHES_AHEAD = 1
 
 
 def collate(streams: FeatureStreams, windows: Sequence[Window], *, length: int, size: int) -> dict[str, Tensor]:
-    """Windows -> features float32 [size, length, D], present bool [size, length, streams], rows bool [size, length].
+    """Windows -> features float16 [size, length, D], present bool [size, length, streams], rows bool [size, length].
 
     Missing windows and rows past a track's end are padding: zeros, and False in ``rows``. A padding window keeps its
     first row real, since attention over nothing is undefined; the caller cuts it off.
     """
-    num_streams = len(streams.dims)
-    features = np.zeros((size, length, sum(streams.dims)), np.float32)
-    present = np.zeros((size, length, num_streams), bool)
+    features = np.empty((size, length, sum(streams.dims)), np.float16)
+    present = np.zeros((size, length, len(streams.dims)), bool)
     rows = np.zeros((size, length), bool)
     rows[:, 0] = True
+    features[len(windows) :] = 0
     for place, window in enumerate(windows):
         count = window.stop - window.start
-        features[place, :count], present[place, :count] = streams.read(window)
+        streams.read_into(window, features[place, :count], present[place, :count])
+        features[place, count:] = 0
         rows[place, :count] = True
     return {
         "features": torch.from_numpy(features),
@@ -87,29 +92,48 @@ class WindowBatches:
 def score_tracks(
     streams: FeatureStreams,
     track_ids: Sequence[str],
-    scorer: Callable[[Mapping[str, Tensor]], Scores],
+    scorer: Scorer,
     *,
     length: int,
     stride: int,
     batch_size: int,
-) -> dict[str, Scores]:
-    """Scores by track and head, float32 [T, L], averaged where windows overlap.
+    stitch: str = "mean",
+) -> Iterator[tuple[str, Scores]]:
+    """Each track in turn with its scores by head, float32 [T, L], as soon as its last window is scored.
 
     ``scorer`` maps a collated batch to scores [batch_size, length, L] by head. Batches cross tracks and all have one
-    shape. Rows of a track without any data of its own are zeros.
+    shape; the next one is read while one is scored. ``stitch``: what counts where windows overlap (`data.windows`).
     """
     counts = {track_id: streams.num_rows(track_id) for track_id in track_ids}
-    windows = {track_id: cut(track_id, count, window=length, stride=stride) for track_id, count in counts.items()}
-    flat = [window for own in windows.values() for window in own]
-    blocks: dict[str, dict[str, list[np.ndarray]]] = {track_id: {} for track_id in track_ids}
-    for start in range(0, len(flat), batch_size):
-        part = flat[start : start + batch_size]
-        scored = scorer(collate(streams, part, length=length, size=batch_size))
-        for place, window in enumerate(part):
-            for head, values in scored.items():
-                block = values[place, : window.stop - window.start]
-                blocks[window.track_id].setdefault(head, []).append(block)
-    return {
-        track_id: {head: stitch(counts[track_id], windows[track_id], parts) for head, parts in own.items()}
-        for track_id, own in blocks.items()
-    }
+    windows = [w for track_id, count in counts.items() for w in cut(track_id, count, window=length, stride=stride)]
+    with closing(_scored(streams, windows, scorer, length=length, batch_size=batch_size)) as scored:
+        for track_id, count in counts.items():
+            if count == 0:
+                yield track_id, _nothing(scorer(collate(streams, [], length=length, size=batch_size)))
+                continue
+            stitchers: dict[str, Stitcher] = {}
+            for _ in cut(track_id, count, window=length, stride=stride):
+                window, scores = next(scored)
+                for head, values in scores.items():
+                    if head not in stitchers:
+                        stitchers[head] = Stitcher(count, values.shape[1], stitch)
+                    stitchers[head].add(window, values)
+            yield track_id, {head: stitcher.result() for head, stitcher in stitchers.items()}
+
+
+def _scored(
+    streams: FeatureStreams, windows: Sequence[Window], scorer: Scorer, *, length: int, batch_size: int
+) -> Generator[tuple[Window, Scores], None, None]:
+    """Each window in turn with the scores [N, L] of its rows by head."""
+    parts = [windows[start : start + batch_size] for start in range(0, len(windows), batch_size)]
+    batches = (collate(streams, part, length=length, size=batch_size) for part in parts)
+    with closing(prefetch(batches, depth=BATCHES_AHEAD)) as read:
+        for part, batch in zip(parts, read, strict=True):
+            scored = scorer(batch)
+            for place, window in enumerate(part):
+                yield window, {head: values[place, : window.stop - window.start] for head, values in scored.items()}
+
+
+def _nothing(scores: Scores) -> Scores:
+    """Scores of a track without rows: float32 [0, L] by head."""
+    return {head: np.zeros((0, values.shape[2]), np.float32) for head, values in scores.items()}

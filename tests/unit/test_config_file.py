@@ -56,7 +56,7 @@ def test_set_stands_over_both(tmp_path):
 
 def test_set_reaches_one_task(tmp_path):
     cfg = load(tmp_path, overrides=["fuse.va.lr=0.3"])
-    assert (cfg.fuse_for("va").lr, cfg.fuse_for("au").lr) == (0.3, 5e-4)
+    assert (cfg.fuse_for("va").lr, cfg.fuse_for("au").lr) == (0.3, 5e-5)
 
 
 def test_a_flag_stands_over_set_and_none_means_not_given(tmp_path):

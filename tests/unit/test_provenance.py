@@ -39,6 +39,7 @@ def test_records_of_different_files_stay_apart_and_equal_ones_fall_together() ->
         ({"dataset": "aff-wild2", "labels": "va", "split_file": "s", "fold": 2}, True),
         ({"dataset": "aff-wild2", "labels": "va", "split_file": "other", "fold": 1}, True),
         ({"dataset": "AffectNet", "labels": "expr", "split_file": "c"}, False),
+        ({"dataset": "named otherwise", "labels": "va", "split_file": "s", "fold": 2}, True),
         (undeclared_record("w"), True),
         (undeclared_record("w", ["none"]), False),
         (undeclared_record("w", ["AffectNet"]), False),
@@ -50,3 +51,12 @@ def test_records_of_different_files_stay_apart_and_equal_ones_fall_together() ->
 def test_labels_of_a_fold_may_be_behind_some_records(record: dict[str, object], leaks: bool) -> None:
     found = not_out_of_fold([record], dataset="aff-wild2", split_file="s", fold=1)
     assert bool(found) is leaks
+
+
+@pytest.mark.parametrize(
+    ("name", "leaks"), [("Aff-Wild2, cropped", True), ("Aff-Wild2", True), ("RAF-DB, AffectNet", False)]
+)
+def test_a_comma_in_the_name_of_a_data_set_hides_nothing(name: str, leaks: bool) -> None:
+    record = {"dataset": name, "labels": "va", "split_file": "official"}
+    for dataset in ("Aff-Wild2, cropped", "aff-wild2"):
+        assert bool(not_out_of_fold([record], dataset=dataset, split_file="s", fold=1)) is leaks

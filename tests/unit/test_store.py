@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
@@ -404,6 +406,50 @@ def test_a_file_that_does_not_fit_is_an_error_of_ours_and_not_a_crash_at_exit(tm
     assert (done.returncode, done.stderr) == (0, "")
     assert "a.h5 could not be written" in done.stdout
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["store.json", "whole.h5"]
+
+
+def test_several_threads_read_one_store(tmp_path, monkeypatch):
+    """With fewer files allowed open than threads ask for, so that one thread closes what another reads."""
+    monkeypatch.setattr("abaw.open_files.open_files_allowed", lambda: 2)
+    store = FeatureStore.create(tmp_path / "s", make_header())
+    for number in range(6):
+        store.write(f"t{number}", rows(300, number), fps=25)
+
+    def read(seed):
+        picks = np.random.default_rng(seed).integers(6, size=200)
+        return all((store.read(f"t{pick}", "features", slice(100, 200)) == pick).all() for pick in picks.tolist())
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(read, range(4)))
+
+
+def test_a_process_forked_while_a_thread_reads_does_not_wait_for_it(tmp_path):
+    store = FeatureStore.create(tmp_path / "s", make_header())
+    store.write("a", rows(5, 3), fps=25)
+    holding, done = threading.Event(), threading.Event()
+
+    def hold():
+        with store._lock:
+            holding.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    holding.wait()
+    try:
+        code = store_value_in_child(store)
+    finally:
+        done.set()
+        thread.join()
+    assert code == 3
+
+
+def store_value_in_child(store):
+    child = multiprocessing.get_context("fork").Process(target=lambda: os._exit(int(store.read("a", "features")[0, 0])))
+    child.start()
+    child.join(30)
+    child.kill()
+    return child.exitcode
 
 
 NOTES = """

@@ -39,6 +39,34 @@ def test_units_are_active_at_half_or_at_their_own_threshold():
     assert decide(TASKS["au"], scores, post)["au"].tolist() == [[0] * 11 + [1]]
 
 
+def test_scores_are_smoothed_before_they_are_decided():
+    scores = np.zeros((5, 12), np.float32)
+    scores[2] = 1.0
+    assert decide(TASKS["au"], {"au": scores})["au"][:, 0].tolist() == [0, 0, 1, 0, 0]
+    wide = Post(half_width={"au": 1}, thresholds={"au": [0.3] * 12})
+    assert decide(TASKS["au"], {"au": scores}, wide)["au"][:, 0].tolist() == [0, 1, 1, 1, 0]
+    median = Post(half_width={"au": 1}, filter={"au": "median"}, thresholds={"au": [0.3] * 12})
+    assert not decide(TASKS["au"], {"au": scores}, median)["au"].any()
+
+
+def test_short_runs_of_an_expression_are_taken_out_after_the_choice():
+    classes = np.array([2] * 6 + [5] + [2] * 6)
+    scores = {"expr": np.eye(8, dtype=np.float32)[classes]}
+    assert decide(TASKS["expr"], scores)["expr"][:, 0].tolist() == classes.tolist()
+    decided = decide(TASKS["expr"], scores, Post(min_run={"expr": 2}))["expr"]
+    assert (decided.shape, decided.dtype, set(decided[:, 0].tolist())) == ((13, 1), np.int8, {2})
+
+
+def test_a_heads_settings_leave_the_other_heads_alone():
+    task = TASKS["mtl"]
+    scores = scores_of(task, 40)
+    raw = decide(task, scores)
+    tuned = decide(task, scores, Post(half_width={"va": 9}, min_run={"expr": 9}))
+    assert np.array_equal(tuned["au"], raw["au"])
+    assert not np.array_equal(tuned["va"], raw["va"])
+    assert not np.array_equal(tuned["expr"], raw["expr"])
+
+
 def test_values_are_clipped():
     assert decide(TASKS["va"], {"va": np.array([[2.0, -3.0]], np.float32)})["va"].tolist() == [[1, -1]]
 

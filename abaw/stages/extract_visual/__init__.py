@@ -1,7 +1,7 @@
 """Stage `extract-visual`: one feature vector per aligned face.
 
-Reads the faces store and a checkpoint; writes one store per encoder. Batches cross tracks and always have one shape,
-so that a row depends on its own face alone.
+Reads the faces store and a checkpoint; writes one store per encoder, or for each fold of an encoder that was
+cross-validated. Batches cross tracks and always have one shape, so that a row depends on its own face alone.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from abaw import console, executors
@@ -19,6 +20,7 @@ from abaw.console import Failure, Summary
 from abaw.errors import AbawError
 from abaw.executors import TrackResult
 from abaw.extraction import check_bf16
+from abaw.stages.extract_visual.folds import targets
 from abaw.stages.extract_visual.setup import Plan, names_of, plan
 from abaw.stages.extract_visual.work import Item, encode_exactly, extract_unit, first_faces
 from abaw.store import FeatureStore
@@ -33,6 +35,8 @@ def run(
     cfg: Config,
     *,
     encoder: str | None = None,
+    folds: int | None = None,
+    fold: int | None = None,
     overwrite: bool = False,
     limit: int | None = None,
     shard: str | None = None,
@@ -41,12 +45,13 @@ def run(
 ) -> Summary:
     """Extract with ``encoder``, or with every one of ``extract_visual.encoders``.
 
+    ``folds``: a store for each fold (or for ``fold`` alone) by the weights of that fold: visual-<name>-fold-<k>.
     Raises AbawError for a missing faces store or weights file, an unknown encoder, a device that is not there, a store
     with other settings, weights trained on faces aligned another way, or features that bf16 changes; tracks that fail
     are in the summary.
     """
-    names = names_of(cfg, encoder)
-    first = cfg.features_store("visual", names[0])
+    wanted = targets(cfg, names_of(cfg, encoder), folds=folds, fold=fold)
+    first = cfg.features_store("visual", wanted[0].store)
     executors.refuse_overwrite_of_parts(overwrite=overwrite, shard=shard, limit=limit, store=first)
     faces = FeatureStore.open(cfg.extract_visual.faces or cfg.faces_store, kind="faces")
     items = executors.shard([Item(track_id) for track_id in faces.track_ids()][:limit], shard)
@@ -54,13 +59,18 @@ def run(
         raise AbawError(f"faces store {faces.path} holds no track", where=str(faces.path), fix="abaw align")
     device = resolve_device(cfg.run.device)
     use_threads(cfg.run.threads)
-    plans = [plan(cfg, name, faces, device, overwrite=overwrite) for name in names]
+    plans: Iterable[Plan] = (plan(cfg, target, faces, device, overwrite=overwrite) for target in wanted)
+    if folds is None:  # what is wrong with any encoder is said at once; of folds, one is in memory at a time
+        plans = list(plans)
     if dry_run:
         return Summary("extract-visual", _dry_lines(plans, items, overwrite=overwrite))
     started, results = time.monotonic(), list[TrackResult]()
     for one in plans:
         results += _extract(one, faces, items, device=str(device), overwrite=overwrite, strict=strict)
-    return _summary(plans, results, known=len(items) * len(names), seconds=time.monotonic() - started)
+    paths = [cfg.features_store("visual", target.store) for target in wanted]
+    following = "abaw fuse" if folds is None else f"abaw fuse --folds {folds}"
+    known, seconds = len(items) * len(wanted), time.monotonic() - started
+    return _summary(paths, results, known=known, seconds=seconds, following=following)
 
 
 def _extract(
@@ -121,7 +131,7 @@ def _note(store: FeatureStore, one: Plan, cosines: dict[str, float]) -> None:
 
 
 # -- report ------------------------------------------------------------------------------------------------------------
-def _dry_lines(plans: Sequence[Plan], items: Sequence[Item], *, overwrite: bool) -> list[tuple[str, str]]:
+def _dry_lines(plans: Iterable[Plan], items: Sequence[Item], *, overwrite: bool) -> list[tuple[str, str]]:
     lines = []
     for one in plans:
         todo = len(_todo(one, items, overwrite=overwrite))
@@ -129,7 +139,9 @@ def _dry_lines(plans: Sequence[Plan], items: Sequence[Item], *, overwrite: bool)
     return lines
 
 
-def _summary(plans: Sequence[Plan], results: list[TrackResult], *, known: int, seconds: float) -> Summary:
+def _summary(
+    paths: Sequence[Path], results: list[TrackResult], *, known: int, seconds: float, following: str
+) -> Summary:
     done = [result for result in results if result.status == "done"]
     failed = [Failure(result.track_id, result.message, bug=result.bug) for result in results if result.status != "done"]
     reasons = executors.sum_reasons(done)
@@ -138,8 +150,8 @@ def _summary(plans: Sequence[Plan], results: list[TrackResult], *, known: int, s
     lines = [
         ("tracks", f"{len(done)} extracted, {known - len(results)} already there, {len(failed)} failed"),
         ("rows", f"{rows} in {seconds:.1f} s: {counts}"),
-        *(("store", str(one.path)) for one in plans),
-        ("next", "abaw fuse"),
+        *(("store", str(path)) for path in paths),
+        ("next", following),
     ]
-    data: dict[str, Any] = {"stores": [str(one.path) for one in plans], "tracks": len(done), "rows": rows}
+    data: dict[str, Any] = {"stores": [str(path) for path in paths], "tracks": len(done), "rows": rows}
     return Summary("extract-visual", lines, failed=failed, data={**data, "reasons": reasons})

@@ -28,6 +28,15 @@ from abaw.models.systems import SYSTEMS
 from abaw.provenance import check_recipe, combine_trained_on
 from abaw.store import ArraySpec, FeatureStore, StoreHeader
 from abaw.training.device import resolve_precision
+from abaw.training.run import FOLD_PREFIX
+
+
+class Target(NamedTuple):
+    """A store to make: ``encoder`` names the table, ``store`` the store; ``weights``: these instead of the table's."""
+
+    encoder: str
+    store: str
+    weights: str = ""
 
 
 class Plan(NamedTuple):
@@ -54,16 +63,17 @@ def names_of(cfg: Config, encoder: str | None) -> list[str]:
     return names
 
 
-def plan(cfg: Config, name: str, faces: FeatureStore, device: torch.device, *, overwrite: bool = False) -> Plan:
+def plan(cfg: Config, target: Target, faces: FeatureStore, device: torch.device, *, overwrite: bool = False) -> Plan:
     """Build an encoder and the header of its store.
 
     Raises AbawError for an unknown encoder, for weights that are missing, do not fit, or were trained on faces
     aligned another way, and for a precision that the encoder does not have.
     """
-    table, path = _table(cfg, name), cfg.features_store("visual", name)
-    encoder = _build(cfg, name, table, device, recorded=None if overwrite else _recorded_precision(path))
-    warnings = _check_recipe(cfg, name, encoder, faces)
-    return Plan(name, encoder, build_header(name, encoder, faces), path, table.batch_size, warnings)
+    table, path = table_of(cfg, target.encoder), cfg.features_store("visual", target.store)
+    encoder = _build(cfg, target, table, device, recorded=None if overwrite else _recorded_precision(path))
+    warnings = _check_recipe(cfg, target.encoder, encoder, faces)
+    header = build_header(target.store, encoder, faces)
+    return Plan(target.store, encoder, header, path, table.batch_size, warnings)
 
 
 def build_header(name: str, encoder: VisualEncoder, faces: FeatureStore) -> StoreHeader:
@@ -79,7 +89,7 @@ def build_header(name: str, encoder: VisualEncoder, faces: FeatureStore) -> Stor
 
 
 # -- the table of an encoder -------------------------------------------------------------------------------------------
-def _table(cfg: Config, name: str) -> VisualEncoderConfig:
+def table_of(cfg: Config, name: str) -> VisualEncoderConfig:
     """[encoders.<name>], or the defaults of the registry's encoder of that name."""
     if ":" in name or (name in TAKES_A_NAME and name not in cfg.encoders):
         raise _needs_a_table(name)
@@ -119,11 +129,12 @@ def _needs_a_table(name: str) -> AbawError:
 
 
 def _build(
-    cfg: Config, name: str, table: VisualEncoderConfig, device: torch.device, *, recorded: str | None
+    cfg: Config, target: Target, table: VisualEncoderConfig, device: torch.device, *, recorded: str | None
 ) -> VisualEncoder:
+    name = target.encoder
     key = f"encoders.{name}.precision"
     options = VisualOptions(
-        weights=_weights(cfg, name, table),
+        weights=target.weights or _weights(cfg, name, table),
         preset=cfg.pretrain.preset,
         pooling=table.pooling,
         scores=table.scores,
@@ -169,27 +180,29 @@ def _weights(cfg: Config, name: str, table: VisualEncoderConfig) -> str:
     entry = entry_of(table.encoder)
     if not entry.stage or table.weights == RANDOM:
         return table.weights
-    path = cfg.weights_file(table.weights) if table.weights else _run_of(cfg, entry) / "best.safetensors"
+    path = cfg.weights_file(table.weights) if table.weights else run_of(cfg, entry) / "best.safetensors"
     if not path.is_file():
         model = f' with finetune.model = "{entry.model}"' if entry.model else ""
+        count = len(list(path.parent.glob(f"{FOLD_PREFIX}*")))
+        by_fold = f"; its folds are there: add --folds {count}" if count else ""
         raise AbawError(
             f'encoder "{name}" has no weights: there is no file {path}',
             where=f"encoders.{name}.weights",
-            fix=f"run `abaw {entry.stage}`{model} first, or name a run folder or checkpoint there",
+            fix=f"run `abaw {entry.stage}`{model} first, or name a run folder or checkpoint there{by_fold}",
             code=ExitCode.MISSING,
         )
     return str(path)
 
 
-def _run_of(cfg: Config, entry: Entry) -> Path:
+def run_of(cfg: Config, entry: Entry) -> Path:
     """Folder of the run that gives an encoder its weights."""
     if entry.stage == "pretrain":
         return cfg.run_dir("pretrain", cfg.pretrain.name or cfg.pretrain.preset)
-    task, settings = _finetuning(cfg, entry.model)
+    task, settings = finetuning(cfg, entry.model)
     return cfg.run_dir("finetune", settings.run_name, task)
 
 
-def _finetuning(cfg: Config, model: str) -> tuple[str, FinetuneConfig]:
+def finetuning(cfg: Config, model: str) -> tuple[str, FinetuneConfig]:
     """Task and settings of the run of a model ("" = any): the default task's where they fit, else the first that do."""
     default = cfg.finetune.task
     tables = {default: cfg.finetune_for(default), **cfg.finetune_tasks}

@@ -10,11 +10,10 @@ from abaw.config import Config
 from abaw.console import Summary
 from abaw.data.labelled import trainable_task
 from abaw.errors import AbawError, ExitCode
+from abaw.stages.cross_validation import OFFICIAL, number_of_folds
 from abaw.stages.finetune.ablation import run_ablation
 from abaw.stages.finetune.folds import run_folds
 from abaw.stages.finetune.job import FinetuneJob
-
-OFFICIAL = "official"
 
 
 def run(
@@ -45,16 +44,7 @@ def run(
     if ablate:
         return run_ablation(cfg, chosen, overwrite=overwrite, dry_run=dry_run)
     if crossed:
-        return run_folds(cfg, chosen, count=_number(str(folds)), only=fold, overwrite=overwrite, dry_run=dry_run)
-    return FinetuneJob(cfg, chosen, overwrite=overwrite).run(overwrite=overwrite, dry_run=dry_run)
-
-
-def _number(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:
-        raise AbawError(
-            f'"{text}" is no number of folds',
-            where="--folds",
-            fix=f"give a number from 2, e.g. --folds 5, or {OFFICIAL}",
-            code=ExitCode.CONFIG,
+        return run_folds(
+            cfg, chosen, count=number_of_folds(str(folds)), only=fold, overwrite=overwrite, dry_run=dry_run
         )
-    return int(text)
+    return FinetuneJob(cfg, chosen, overwrite=overwrite).run(overwrite=overwrite, dry_run=dry_run)

@@ -14,7 +14,7 @@ from abaw.data.frames import check_first_faces
 from abaw.data.label_sources import LabelSource, label_source
 from abaw.data.labelled import LabelledFrames, joined, labelled_frames, unseen_classes
 from abaw.data.manifest import Manifest
-from abaw.data.splits import Split, roles
+from abaw.data.splits import Fold
 from abaw.errors import AbawError, ExitCode
 from abaw.provenance import check_recipe, trained_on_record
 from abaw.store import FeatureStore
@@ -25,19 +25,11 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Fold:
-    """One fold of a split file: its groups are held out."""
-
-    split: Split
-    number: int
-
-
-@dataclass(frozen=True)
 class Inputs:
     """Frames of a run. ``select``: those that progress is measured on; ``weights`` per training frame, for drawing.
 
-    ``scored``: tracks whose scores the run writes, those of its rows that belong to ``splits``; ``held_out``: those of
-    them that a fold held out.
+    ``scored``: tracks whose scores the run writes, those of its rows that belong to ``splits``; ``held_out`` and
+    ``holdout``: those of them that the fold, and all folds of its split, held out.
     """
 
     source: LabelSource
@@ -45,6 +37,7 @@ class Inputs:
     select: LabelledFrames | None
     scored: list[str]
     held_out: list[str]
+    holdout: list[str]
     splits: tuple[str, ...]
     weights: np.ndarray | None
     trained_on: list[dict[str, Any]]
@@ -63,23 +56,22 @@ def read_inputs(cfg: Config, settings: FinetuneConfig, task: Task, store: Featur
     own = _of_fold(cfg, settings, source, store, fold) if fold else _official(cfg, settings, source, store)
     described: dict[str, Any] = {"train": own.train.sha256, "val": own.select.sha256 if own.select else "none"}
     if fold is not None:
-        described["split"] = {"name": fold.split.name, "sha256": fold.split.sha256, "fold": fold.number}
+        described["split"] = fold.describe()
     train, trained_on, weights, warnings = _with_extra(cfg, settings, own, described)
     if settings.sampling == "balanced":
         balanced = balanced_sampling(task.heads, train.labels)
         weights = balanced if weights is None else weights * balanced
     _check_batch(settings, train)
     check_first_faces([*train.refs, *(own.select.refs if own.select else [])])
-    found = [*source.notes(), *_unseen(source, train)]
-    for text in found:
-        logger.warning(text)
-    warnings += found
+    warnings += _said(source.notes(), aloud=fold is None or fold.is_first)
+    warnings += _said(_unseen(source, train, fold))
     return Inputs(
         source=source,
         train=train,
         select=own.select,
         scored=own.scored,
         held_out=own.held_out,
+        holdout=own.holdout,
         splits=own.splits,
         weights=weights,
         trained_on=trained_on,
@@ -97,6 +89,7 @@ class _Own:
     select: LabelledFrames | None
     scored: list[str]
     held_out: list[str]
+    holdout: list[str]
     splits: tuple[str, ...]
     record: dict[str, Any]
 
@@ -106,23 +99,24 @@ def _official(cfg: Config, settings: FinetuneConfig, source: LabelSource, store:
     val = labelled_frames(_reopened(store), source, "val")
     names = dict.fromkeys(name for split in ("val", "test") for name in source.track_ids(split))
     scored = [name for name in names if name in store]
-    return _Own(source.task, train, val, scored, [], ("val", "test"), _record(cfg, source.task, "official", train))
+    return _Own(source.task, train, val, scored, [], [], ("val", "test"), _record(cfg, source.task, "official", train))
 
 
 def _of_fold(cfg: Config, settings: FinetuneConfig, source: LabelSource, store: FeatureStore, fold: Fold) -> _Own:
     """Frames by the split file. The fold itself is neither trained on nor asked when a checkpoint is chosen."""
     known = [name for split in ("train", "val") for name in source.track_ids(split)]
-    choice = "next" if settings.select == "best" else "last"
-    parts = roles(fold.split, fold.number, known, select=choice)
+    parts = fold.tracks(known, select=settings.select)
     per_track = settings.frames_per_track
-    train = labelled_frames(store, source, "train", per_track=per_track, tracks=parts["train"])
+    train = labelled_frames(store, source, "train", per_track=per_track, tracks=parts.train)
     select = None
-    if choice == "next":
-        select = labelled_frames(_reopened(store), source, "val", tracks=parts["select"])
-    held_out = [name for name in parts["held_out"] if name in store]
-    test = [name for name in source.track_ids("test") if name in store]
+    if parts.select:
+        select = labelled_frames(_reopened(store), source, "val", tracks=parts.select)
+    held_out, holdout, test = (
+        [name for name in names if name in store] for names in (parts.held_out, parts.holdout, source.track_ids("test"))
+    )
     record = {**_record(cfg, source.task, fold.split.sha256, train), "fold": fold.number}
-    return _Own(source.task, train, select, [*held_out, *test], held_out, ("train",), record)
+    scored = list(dict.fromkeys([*held_out, *holdout, *test]))
+    return _Own(source.task, train, select, scored, held_out, holdout, ("train",), record)
 
 
 def _with_extra(
@@ -180,14 +174,23 @@ def _check_batch(settings: FinetuneConfig, train: LabelledFrames) -> None:
         )
 
 
-def _unseen(source: LabelSource, train: LabelledFrames) -> list[str]:
+def _unseen(source: LabelSource, train: LabelledFrames, fold: Fold | None) -> list[str]:
     """A warning for each head with classes or units that no training frame shows."""
     found = []
     for head in source.task.heads:
         names = unseen_classes(head, train.labels[head.name])
         if names:
+            whose = "no training frame" if fold is None else f"no training frame of {fold}"
+            remedy = "" if fold is None else ", or deal the recordings anew with folds.stratify = true"
             found.append(
-                f"no training frame shows {', '.join(names)}: the model cannot learn it and its F1 will be 0 (labels: "
-                f"{source.path}); add frames or [[finetune.{source.task.name}.extra]] images that show it"
+                f"{whose} shows {', '.join(names)}: the model cannot learn it and its F1 will be 0 (labels: "
+                f"{source.path}); add frames or [[finetune.{source.task.name}.extra]] images that show it{remedy}"
             )
     return found
+
+
+def _said(texts: list[str], *, aloud: bool = True) -> list[str]:
+    """The same texts, logged as warnings; not ``aloud``: where an earlier fold has said as much."""
+    for text in texts if aloud else []:
+        logger.warning(text)
+    return texts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,13 @@ from abaw.checkpoint import load_checkpoint, load_weights
 from abaw.config import Config, FinetuneConfig
 from abaw.console import Summary, progress
 from abaw.data.frames import FrameRef, FrameTable
+from abaw.data.splits import Fold
 from abaw.errors import choose
 from abaw.models.losses import LossSettings
 from abaw.models.systems import FaceModel, model_from_header
 from abaw.models.vit import VIT_PRESETS
-from abaw.provenance import check_recipe, combine_trained_on, not_out_of_fold
-from abaw.stages.finetune.inputs import Fold, read_inputs
+from abaw.provenance import check_recipe, combine_trained_on
+from abaw.stages.finetune.inputs import read_inputs
 from abaw.stages.finetune.model import Start, build, crop_points, read_start
 from abaw.stages.finetune.scoring import Scorer
 from abaw.store import FeatureStore
@@ -30,7 +32,7 @@ from abaw.training.loop import FitResult, Loss, Validate, describe, fit
 from abaw.training.mixing import Mixing
 from abaw.training.objective import consistency_objective, task_objective
 from abaw.training.optim import adamw, check_warmup, half_cosine, parameter_groups
-from abaw.training.predictions import create_predictions, describe_state, discard_outdated, unscored
+from abaw.training.predictions import create_predictions, describe_state, joined_store, train_and_score
 from abaw.training.run import FOLD_PREFIX, RunFolder, recorded_precision
 from abaw.training.steps import loop_settings
 from abaw.training.weights import class_weights
@@ -100,19 +102,15 @@ class FinetuneJob:
             return False
         before = [*(self.start_from.header["trained_on"] if self.start_from else []), *self.built.trained_on]
         before += self.inputs.trained_on[1:]  # of images from elsewhere; the first is the fold's own
-        about: dict[str, Any] = {
-            "dataset": self.cfg.data.name,
-            "split_file": self.fold.split.sha256,
-            "fold": self.fold.number,
-        }
-        found = not_out_of_fold(before, **about)
+        found = self.fold.leak(
+            before,
+            dataset=self.cfg.data.name,
+            behind="the weights it starts from, its classifier or its extra images",
+            fix="say what foreign weights have seen: finetune.init_trained_on",
+        )
         if found:
-            seen = ", ".join(sorted({f"{record['labels']} of {record['dataset']}" for record in found}))
-            self.warnings.append(
-                f"not out-of-fold: the weights it starts from, its classifier or its extra images may hold labels of "
-                f"fold {self.fold.number} ({seen}); say what foreign weights have seen: finetune.init_trained_on"
-            )
-            logger.warning(self.warnings[-1])
+            self.warnings.append(found)
+            logger.warning(found)
         return not found
 
     # -- the whole run ---------------------------------------------------------------------------------------------
@@ -122,19 +120,24 @@ class FinetuneJob:
         if overwrite or not RunFolder(self.path).is_done:
             self._check_model()
         if dry_run:
-            return self._plan()
-        with main_first():
-            folder = self.start(overwrite=overwrite)
-            discard_outdated(self.predictions, folder)
-            if self.fold is not None:
-                discard_outdated(self.cfg.predictions_store(self.path.with_name("folds")), folder)
-        skipped = folder.is_done and not unscored(self.predictions, folder, self.inputs.scored)
-        if not skipped:
-            facts = {"device": str(self.device), "precision": self.precision}
-            result = folder.result() if folder.is_done else {**self.train(folder).to_dict(), **facts}
-            self.predict(folder)
-            folder.finish({**result, "predicted_tracks": len(self.inputs.scored)})
+            return self._plan(overwrite=overwrite)
+        folder, skipped = train_and_score(self, overwrite=overwrite)
         return self._summary(folder, skipped=skipped)
+
+    @property
+    def scored(self) -> list[str]:
+        """Tracks whose scores the run writes."""
+        return self.inputs.scored
+
+    @property
+    def outdated(self) -> list[Path]:
+        """Scores that go when the run begins anew: its own, and those that are joined of all folds."""
+        return [self.predictions] if self.fold is None else [self.predictions, joined_store(self.predictions)]
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the result says besides the training's."""
+        return {"device": str(self.device), "precision": self.precision}
 
     def start(self, *, overwrite: bool, dry_run: bool = False) -> RunFolder:
         """The run's folder, compared with these settings and inputs."""
@@ -215,7 +218,9 @@ class FinetuneJob:
         own, settings = self.settings, {}
         for head in self.task.heads:
             labels = self.inputs.train.labels[head.name]
-            weights = class_weights(head, labels, own.class_weights, own.weight_kind, drawn=self.inputs.weights)
+            weights: dict[str, Any] = dict(
+                class_weights(head, labels, own.class_weights, own.weight_kind, drawn=self.inputs.weights)
+            )
             reduce = own.au_reduce if head.problem is Problem.MULTILABEL else own.ccc_reduce
             settings[head.name] = LossSettings(
                 **weights,
@@ -273,8 +278,8 @@ class FinetuneJob:
     def _create_store(self, folder: RunFolder, header: dict[str, Any]) -> FeatureStore:
         about: dict[str, Any] = {}
         if self.fold is not None:
-            about = {"split_file": self.fold.split.sha256, "fold": self.fold.number}
-            about |= {"out_of_fold": self.is_out_of_fold, "held_out": self.inputs.held_out}
+            own = self.inputs
+            about = self.fold.scored(held_out=own.held_out, holdout=own.holdout, out_of_fold=self.is_out_of_fold)
         return create_predictions(
             self.predictions, folder, self.task, header=header, precision=self.precision, about=about
         )
@@ -291,10 +296,10 @@ class FinetuneJob:
         store.write(track_id, arrays, fps=self.store.fps(track_id))
 
     # -- what the user reads ---------------------------------------------------------------------------------------
-    def _plan(self) -> Summary:
+    def _plan(self, *, overwrite: bool) -> Summary:
         """What a run would do."""
-        inputs = self.inputs
-        state = describe_state(self.predictions, RunFolder(self.path), inputs.scored)
+        inputs, folder, clean = self.inputs, RunFolder(self.path), self.is_out_of_fold
+        state = describe_state(self.predictions, folder, inputs.scored, out_of_fold=clean, overwrite=overwrite)
         chosen = f", {len(inputs.select)} val" if inputs.select else ""
         start = str(self.start_from.path) if self.start_from else "random weights"
         frames = ("faces", f"{len(inputs.train)} train{chosen}")

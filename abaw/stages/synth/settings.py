@@ -43,10 +43,19 @@ encoders = ["static-va", "static-expr", "static-au"]
 
 {encoders}
 
+# The published schedule of the fusion belongs to a set five hundred times larger.
 [fuse]
+stride = 50
 steps = 150
+warmup_steps = 50
+cycle_steps = 0
 batch_size = 16
 lr = 1e-3
+min_lr = 0.0
+weight_kind = "pos_weight"
+ccc_reduce = "mean"
+mse_weight = 0.5
+validate_every = 50
 
 {fusions}
 """

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from abaw.data.splits import Split, group_of, make_split, read_split, roles, strata_by_class, write_split
+from abaw.data.dealing import make_split, strata_by_class
+from abaw.data.splits import Fold, FoldTracks, Split, group_of, read_split, roles, write_split
 from abaw.errors import AbawError, ExitCode
 
 
@@ -59,6 +60,19 @@ def test_the_hold_out_is_in_no_fold() -> None:
     assert len(split.holdout) == 2
     assert len(split.folds) == 18
     assert not set(split.holdout) & set(split.folds)
+
+
+def test_the_hold_out_is_a_share_of_all_however_many_kinds_there_are() -> None:
+    strata = {f"v{n:02d}": f"kind {n % 7}" for n in range(21)}
+    split = make_split(list(strata), folds=3, seed=0, holdout=0.1, strata=strata)
+    assert len(split.holdout) == 2, "a tenth of 21, though a tenth of each kind of three is none"
+    assert len({strata[group] for group in split.holdout}) == 2
+
+
+def test_a_hold_out_of_nothing_is_refused() -> None:
+    with pytest.raises(AbawError, match="less than one of 4 recordings") as caught:
+        make_split([f"v{n}" for n in range(4)], folds=2, seed=0, holdout=0.1)
+    assert "folds.holdout = 0.25 or more" in caught.value.fix
 
 
 @pytest.mark.parametrize("arguments", [{"folds": 1}, {"folds": 4}, {"folds": 2, "holdout": 1.0}])
@@ -164,3 +178,43 @@ def test_too_few_recordings_are_refused_with_what_is_possible(count: int, words:
     with pytest.raises(AbawError, match=f"{count} recordings in 5 folds cannot be split") as caught:
         make_split([f"v{n}" for n in range(count)], folds=5, seed=0)
     assert words in caught.value.fix
+
+
+def test_tracks_of_the_hold_out_are_told_apart_in_every_fold() -> None:
+    found = Fold(SPLIT, 2).tracks(TRACKS, select="best")
+    assert found == FoldTracks(["b_left", "b_right"], ["a"], ["c", "video1_2"], ["h"])
+    assert [Fold(SPLIT, number).tracks(TRACKS, select="last").holdout for number in range(3)] == [["h"]] * 3
+
+
+OWN = {"dataset": "aff-wild2", "labels": "va", "split_file": SPLIT.sha256, "fold": 1}
+
+
+@pytest.mark.parametrize(
+    ("record", "leaking"),
+    [
+        ({}, [0, 2]),  # trained without fold 1, chosen on fold 2: clean for fold 1 alone
+        ({"split_file": "official", "fold": None}, [0, 1, 2]),  # chosen on the validation set, which the folds deal too
+        ({"labels": "none", "split_file": "official", "fold": None}, []),  # pretrained without labels
+        ({"dataset": "AffectNet", "split_file": "official", "fold": None}, []),
+        ({"labels": "expr"}, [0, 2]),  # another task's labels of the same recordings
+        ({"split_file": "another split's", "fold": 1}, [0, 1, 2]),
+    ],
+)
+def test_an_encoder_is_clean_for_the_fold_that_it_was_trained_without(record: dict, leaking: list[int]) -> None:
+    told = [
+        Fold(SPLIT, number).leak([{**OWN, **record}], dataset="aff-wild2", behind="the encoder", fix="do this")
+        for number in range(3)
+    ]
+    assert [number for number, text in enumerate(told) if text] == leaking
+    for number in leaking:
+        assert told[number].startswith(f"not out-of-fold: the encoder may hold labels of fold {number} (")
+
+
+def test_a_leak_tells_which_labels_it_is_of() -> None:
+    fold = Fold(SPLIT, 0)
+    records = [OWN, {**OWN, "split_file": "another"}, {**OWN, "split_file": "official", "fold": None}]
+    told = fold.leak(records, dataset="aff-wild2", behind="it", fix="do this")
+    assert told == (
+        "not out-of-fold: it may hold labels of fold 0 (va of aff-wild2; va of aff-wild2, all but fold 1; "
+        "va of aff-wild2, all but fold 1 of another split file); do this"
+    )

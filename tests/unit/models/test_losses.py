@@ -187,3 +187,78 @@ def test_raw_values_enter_the_ccc_when_they_are_not_clamped() -> None:
     raw = head_loss(head, outputs, targets, labelled, LossSettings(clamp=False))
     assert raw.item() == pytest.approx(1 - 1.5 / 3.5)
     assert head_loss(head, outputs, targets, labelled, LossSettings()).item() == pytest.approx(0, abs=1e-6)
+
+
+def windowed(targets: list[list[float]], outputs: list[list[float]], labelled: list[list[bool]]) -> tuple:
+    """Windows of one dimension each as both dimensions of valence-arousal: three tensors [B, W, 2]."""
+    tensors = (torch.tensor(part)[..., None].expand(-1, -1, 2) for part in (outputs, targets, labelled))
+    return tuple(part.clone() for part in tensors)
+
+
+def test_a_ccc_of_each_window_by_hand() -> None:
+    """First window: outputs half the targets, cov 1/12, variances 1/24 and 1/6, means 1/4 and 1/2 -> CCC 8/13.
+
+    Second window: outputs are the targets -> CCC 1. Third: no label.
+    """
+    targets = [[0.0, 0.5, 1.0], [0.1, 0.3, 0.9], [0.5, 0.5, 0.5]]
+    outputs = [[0.0, 0.25, 0.5], [0.1, 0.3, 0.9], [9.0, -9.0, 9.0]]
+    logits, values, mask = windowed(targets, outputs, [[True] * 3, [True] * 3, [False] * 3])
+    first = 2 / 12 / (1 / 24 + 1 / 6 + 1 / 16)
+    loss = head_loss(HEADS[2], logits, values, mask, LossSettings(per_window=True))
+    assert first == pytest.approx(8 / 13)
+    assert loss.item() == pytest.approx((1 - 8 / 13) / 2, abs=1e-6)
+    summed = head_loss(HEADS[2], logits, values, mask, LossSettings(per_window=True, reduce="sum"))
+    assert summed.item() == pytest.approx(2 * loss.item(), rel=1e-6)
+
+
+def test_a_window_counts_in_the_dimensions_it_has_labels_of() -> None:
+    """Valence in the first window only, where it is right; arousal in both, where it is constant: CCC 0."""
+    targets = torch.tensor([[[0.1, 0.1], [0.5, 0.5]], [[0.7, 0.7], [0.2, 0.2]]])
+    logits = targets.clone()
+    logits[..., 1] = 0.4
+    mask = torch.ones(2, 2, 2, dtype=torch.bool)
+    mask[1, :, 0] = False
+    loss = head_loss(HEADS[2], logits, targets, mask, LossSettings(per_window=True))
+    assert loss.item() == pytest.approx((0 + 1) / 2, abs=1e-6)
+
+
+def test_one_window_is_the_batch() -> None:
+    logits, targets, mask = batch(HEADS[2])
+    one, all_rows = (
+        head_loss(HEADS[2], logits[None], targets[None], mask[None], LossSettings(per_window=on, mse=0.5))
+        for on in (True, False)
+    )
+    assert torch.equal(one, all_rows)
+
+
+def test_windows_do_not_depend_on_each_other() -> None:
+    """The gradient of a window is that of the window alone, by the number of windows."""
+    logits, targets, mask = (part.detach().reshape(3, 4, 2) for part in batch(HEADS[2]))
+    mask[:] = True
+    settings = LossSettings(per_window=True)
+    together = logits.clone().requires_grad_()
+    head_loss(HEADS[2], together, targets, mask, settings).backward()
+    for place in range(3):
+        alone = logits[place : place + 1].clone().requires_grad_()
+        head_loss(HEADS[2], alone, targets[place : place + 1], mask[place : place + 1], settings).backward()
+        assert together.grad is not None
+        assert alone.grad is not None
+        assert torch.allclose(together.grad[place], alone.grad[0] / 3, atol=1e-7)
+
+
+def test_windows_with_equal_labels_or_none_give_finite_gradients() -> None:
+    logits = torch.zeros(2, 3, 2, requires_grad=True)
+    mask = torch.ones(2, 3, 2, dtype=torch.bool)
+    mask[1] = False
+    loss = head_loss(HEADS[2], logits, torch.zeros(2, 3, 2), mask, LossSettings(per_window=True))
+    loss.backward()
+    assert loss.item() == pytest.approx(1)
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: head.name)
+def test_a_scale_multiplies_the_loss_of_a_head(head: Head) -> None:
+    logits, targets, mask = batch(head)
+    plain, scaled = (head_loss(head, logits, targets, mask, LossSettings(scale=scale)) for scale in (1.0, 10.0))
+    assert scaled.item() == pytest.approx(10 * plain.item(), rel=1e-6)

@@ -241,3 +241,45 @@ def test_thresholds_that_do_not_fit_the_units_are_refused(project):
     path.write_text(json.dumps({"thresholds": {"va": [0.5]}}))
     result = invoke("evaluate")
     assert (result.exit_code, "1 thresholds for the 2 outputs of va" in result.stderr) == (4, True)
+
+
+def of_folds(project, name, tracks, **settings):
+    """A predictions store whose header says that it is of folds."""
+    arrays = {"scores/va": ArraySpec("float32", (2,))}
+    order = {"va": ["valence", "arousal"]}
+    header = StoreHeader("predictions", name, arrays, {"run": name, **settings}, label_order=order)
+    store = FeatureStore.create(project / "predictions" / name, header)
+    for track_id in tracks:
+        store.write(track_id, {"valid": np.ones(4, bool), "scores/va": np.full((4, 2), 0.5, np.float32)}, fps=25)
+
+
+def test_an_ensemble_of_folds_is_submitted(project):
+    of_folds(project, "fuse-va-ensemble", ["t1"], members=[{"name": "r-folds"}], holdout=[], out_of_fold=True)
+    result = invoke("submit", "predictions/fuse-va-ensemble")
+    assert result.exit_code == 0, result.output
+    assert "t1/00004.jpg,0.500000,0.500000" in (project / "submissions/10-va/predictions.txt").read_text()
+
+
+def test_out_of_fold_scores_are_not_submitted_but_what_to_do_is_said(project):
+    of_folds(project, "fuse-va-netease-folds", ["a"], held_out=["a"], holdout=[], out_of_fold=True, split_file="s")
+    result = invoke("submit", "predictions/fuse-va-netease-folds")
+    assert result.exit_code == 4
+    assert "abaw fuse --task va --ensemble fuse-va-netease-folds" in result.stderr
+
+
+def test_out_of_fold_scores_of_an_ensemble_name_the_ensemble(project):
+    settings = {"held_out": ["a"], "holdout": [], "out_of_fold": True, "split_file": "s"}
+    of_folds(project, "fuse-va-ensemble-folds", ["a"], members=[{"name": "r-folds"}], **settings)
+    result = invoke("submit", "predictions/fuse-va-ensemble-folds")
+    assert result.exit_code == 4
+    assert "name the ensemble itself: " in result.stderr
+
+
+def test_submit_says_whether_the_scores_were_treated(project):
+    assert "no post.json: the scores as they are" in invoke("submit").stdout
+    post = {"clip": [-0.5, 0.5], "fitted_on": "40 recordings"}
+    (project / "predictions/fuse-va-netease/post.json").write_text(json.dumps(post))
+    assert "post.json, fitted on 40 recordings" in invoke("submit", "--overwrite").stdout
+    post = {"fitted_on": "40 recordings", "kept_raw": ["va"]}
+    (project / "predictions/fuse-va-netease/post.json").write_text(json.dumps(post))
+    assert "post.json changes nothing, fitted on 40 recordings" in invoke("submit", "--overwrite").stdout

@@ -14,7 +14,7 @@ import pytest
 from abaw.config import Config
 from abaw.console import Summary
 from abaw.errors import AbawError, ExitCode
-from abaw.stages import finetune, fuse
+from abaw.stages import finetune, fuse, pretrain
 from abaw.store import FeatureStore
 from tests.unit.stages.tiny_set import config, contents, make_features, make_set
 
@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def stage(name: str) -> Callable[..., Summary]:
-    return {"fuse": fuse.run, "finetune": finetune.run}[name]
+    return {"fuse": fuse.run, "finetune": finetune.run, "pretrain": pretrain.run}[name]
 
 
 def options(root: Path, *overrides: str) -> Config:
@@ -128,6 +128,19 @@ def test_a_killed_run_ends_with_the_same_files(root: Path, name: str, step: int)
     stage(name)(whole)
     assert (run / "best.safetensors").read_bytes() == weights
     assert contents(root / "predictions" / RUNS[name]) == scores
+
+
+@pytest.mark.parametrize("name", [*RUNS, "pretrain"])
+def test_a_dry_run_says_at_which_step_a_stopped_run_would_continue(root: Path, name: str) -> None:
+    cfg = options(root, "finetune.steps=6", "pretrain.steps=6")
+    run_killed(lambda: stage(name)(cfg), "step 4/6")
+    assert stage(name)(cfg, dry_run=True).data["state"] == "stopped, would continue at step 2"
+
+
+@pytest.mark.parametrize("name", ["finetune", "pretrain"])
+def test_a_dry_run_of_what_is_to_be_redone_says_so(root: Path, name: str) -> None:
+    stage(name)(options(root))
+    assert stage(name)(options(root), overwrite=True, dry_run=True).data["state"] == "to do"
 
 
 @pytest.mark.parametrize("name", RUNS)

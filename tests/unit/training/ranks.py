@@ -27,6 +27,8 @@ EQUAL = [
     "partial",
     "objective",
     "objective halves",
+    "dual",
+    "dual halves",
 ]
 ROWS = 61
 

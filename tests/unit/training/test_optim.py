@@ -1,11 +1,12 @@
 """Learning-rate curve and parameter groups, against numbers worked out by hand."""
 
 import pytest
+import torch
 
 from abaw.models.static import StaticModel
 from abaw.models.vit import VitPreset
 from abaw.tasks import TASKS
-from abaw.training.optim import check_warmup, half_cosine, layer_of, parameter_groups, scaled_lr
+from abaw.training.optim import check_warmup, half_cosine, layer_of, parameter_groups, scaled_lr, swinging
 
 TINY = VitPreset(32, 8, 32, 2, 2, "conv", 16, 1, 2)
 
@@ -20,6 +21,33 @@ def test_warm_up_then_half_a_cosine() -> None:
     assert factor(4 + 50) == pytest.approx(0.5)
     assert factor(104) == pytest.approx(0.0)
     assert half_cosine(100, floor=0.1)(100) == pytest.approx(0.1)
+
+
+def test_the_rate_swings_between_its_peak_and_the_floor() -> None:
+    factor = swinging(100, half_period=10, floor=0.2)
+    assert [factor(step) for step in (0, 5, 10, 15, 20, 30, 40)] == pytest.approx([1, 0.6, 0.2, 0.6, 1, 0.2, 1])
+    assert factor(100) == factor(105) == pytest.approx(1)
+
+
+def test_the_swing_begins_at_its_peak_after_the_warm_up() -> None:
+    factor = swinging(100, half_period=10, warmup=4)
+    assert [factor(step) for step in (0, 3, 4, 9, 14)] == pytest.approx([0.2, 0.8, 1.0, 0.5, 0.0])
+
+
+def test_the_swing_is_that_of_the_published_scheduler() -> None:
+    """Lr 5e-5, T_max 2 and eta_min 1e-5, with one step an epoch."""
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=5e-5)
+    published = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=2, eta_min=1e-5)
+    factor = swinging(50, half_period=2, floor=0.2)
+    for step in range(10):
+        assert 5e-5 * factor(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6)
+        optimizer.step()
+        published.step()
+
+
+def test_half_a_swing_takes_a_step_at_least() -> None:
+    with pytest.raises(ValueError, match="at least one step"):
+        swinging(10, half_period=0)
 
 
 def test_a_warm_up_that_no_step_follows_is_said_with_the_rate_it_ends_at() -> None:

@@ -1,9 +1,14 @@
-"""Rates of the published masked-autoencoder recipes, against numbers worked out without our code."""
+"""Values of the published recipes, against numbers worked out without our code."""
+
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from abaw.config import FuseConfig
+from abaw.config_file import load_config
 from abaw.models.vit import VIT_PRESETS, FaceEncoder
 from abaw.training.optim import half_cosine, parameter_groups, scaled_lr
 
@@ -49,3 +54,35 @@ def test_the_curve_of_800_epochs_falls_from_the_peak_to_the_least_rate() -> None
     assert np.abs(rates[~falling] - rising[~falling]).max() <= peak / (warm * per_epoch)
     assert rates.argmax() == warm * per_epoch
     assert (np.diff(rates[falling]) < 0).all()
+
+
+@pytest.fixture
+def fuse(tmp_path: Path) -> Callable[[str], FuseConfig]:
+    """[fuse] of a configuration that names nothing but the model."""
+
+    def load(model: str) -> FuseConfig:
+        (tmp_path / "data.toml").write_text(f'[fuse]\nmodel = "{model}"\n')
+        return load_config(tmp_path / "data.toml").fuse
+
+    return load
+
+
+def test_the_netease_fusion_has_its_published_windows_rate_and_losses(fuse: Callable[[str], FuseConfig]) -> None:
+    own = fuse("netease")
+    assert (own.window, own.stride, own.batch_size, own.dropout) == (100, 100, 32, 0.3)
+    assert (own.lr, own.min_lr, own.weight_decay, own.warmup_steps) == (5e-5, 1e-5, 0.05, 0)
+    assert (own.weight_kind, own.class_weights) == ("weight", "balanced")
+    assert (own.ccc_reduce, own.ccc_clamp, own.mse_weight, own.value_heads) == ("sum", True, 0, "separate")
+    assert (own.positions, own.attention, own.label_smoothing) == ("none", "none", 0)
+
+
+def test_the_second_stage_of_netease_mixes_as_published(fuse: Callable[[str], FuseConfig]) -> None:
+    own = fuse("dual_branch")
+    assert (own.dual.first, own.dual.alpha, own.dual.beta, own.dual.test_mix) == ("netease", 5, 2, 0.8)
+    assert (own.dual.au_scale, own.ccc_reduce, own.weight_decay) == (10, "mean", 0.05)
+
+
+def test_the_windows_of_ctyunai_overlap_in_training_alone(fuse: Callable[[str], FuseConfig]) -> None:
+    own = fuse("tcn_transformer")
+    assert (own.window, own.stride, own.score_stride, own.batch_size) == (300, 200, 300, 32)
+    assert (own.lr, own.weight_decay) == (3e-5, 1e-5)

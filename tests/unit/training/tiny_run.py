@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from abaw.models.fusion import DualBranch
 from abaw.models.losses import LossSettings
 from abaw.models.vit import VisionTransformer
 from abaw.tasks import TASKS, Problem
 from abaw.training.batches import SampleOrder
 from abaw.training.distributed import gather_rows
+from abaw.training.dual import DualBatches, FirstShare, dual_objective
 from abaw.training.loop import FitResult, LoopSettings, Loss, Round, fit
 from abaw.training.objective import task_objective
 from abaw.training.optim import adamw, half_cosine, parameter_groups
@@ -63,6 +65,29 @@ class Rows(Points):
         return batch
 
 
+class Pairs(Rows):
+    """The same rows as windows of one row, each paired with another one for a second branch."""
+
+    def __init__(self, *, shape: tuple[int, ...] = (4,)) -> None:
+        super().__init__(shape=shape)
+        full, hard = OneRow(), OneRow()
+        hard.order = SampleOrder(60, 12, seed=9)
+        self.pairs = DualBatches(full, hard, FirstShare(5))
+
+    def batch(self, step: int, part: int, parts: int) -> dict[str, Tensor]:
+        return {**super().batch(step, part, parts), **self.pairs.batch(step, part, parts)}
+
+
+class OneRow(Rows):
+    """Windows of a single row."""
+
+    def batch(self, step: int, part: int, parts: int) -> dict[str, Tensor]:
+        found = super().batch(step, part, parts)
+        real = torch.ones(len(found["x"]), 1, dtype=torch.bool)
+        labels = {name: value[:, None] for name, value in found.items() if "." in name}
+        return {"features": found["x"][:, None], "present": real[..., None], "rows": real, **labels}
+
+
 def squared(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     loss = ((model(batch["x"]) - batch["target"]) ** 2).mean()
     return loss, {"half": loss.detach() / 2}
@@ -89,6 +114,23 @@ class Heads(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return {name: head(x) for name, head in self.heads.items()}
+
+
+class Branch(Heads):
+    """The same for windows."""
+
+    def forward(self, features: Tensor, present: Tensor | None, rows: Tensor | None) -> dict[str, Tensor]:
+        return super().forward(features)
+
+
+class TwoBranches(DualBranch):
+    """A frozen and a trained branch without batch normalisation, whose statistics would be those of a piece."""
+
+    def __init__(self) -> None:
+        super().__init__(Branch(), Branch(), test_mix=0.8)
+
+    def forward(self, features: Tensor, present: Tensor | None = None, rows: Tensor | None = None, *hard: Tensor):
+        return super().forward(features, present, rows, *hard)
 
 
 def line() -> nn.Module:
@@ -129,6 +171,7 @@ class Case:
 
 WEIGHTS = {"expr": LossSettings(weight=(1.0, 2.0, 3.0, 0.5, 1.0, 1.0, 1.0, 1.0)), "va": LossSettings(mse=0.1)}
 OBJECTIVE = task_objective(TASKS["mtl"], WEIGHTS, inputs=("x",))
+DUAL = dual_objective(TASKS["mtl"], WEIGHTS, au_scale=10.0)
 HALVES = replace(SETTINGS, accumulate=2)
 CASES = {
     "normed": Case(),
@@ -144,6 +187,8 @@ CASES = {
     "partial": Case(Partial),
     "objective": Case(Heads, loss=OBJECTIVE, source=Rows),
     "objective halves": Case(Heads, HALVES, loss=OBJECTIVE, source=Rows),
+    "dual": Case(TwoBranches, loss=DUAL, source=Pairs),
+    "dual halves": Case(TwoBranches, HALVES, loss=DUAL, source=Pairs),
     "line": Case(line),
     "compiled": Case(line, replace(SETTINGS, compile=True)),
 }
