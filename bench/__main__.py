@@ -12,6 +12,7 @@ NAMES = {
     "startup": "startup",
     "store": "store",
     "fusion-gain": "fusion_gain",
+    "fusion": "fusion",
     "check": "check",
     "align": "align",
     "align-long": "align_long",
@@ -22,6 +23,8 @@ NAMES = {
     "gpu-train": "gpu_train",
     "extract-visual": "extract_visual",
     "gpu-extract": "gpu_extract",
+    "fuse": "fuse",
+    "gpu-fuse": "gpu_fuse",
 }
 
 
