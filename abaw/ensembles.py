@@ -16,7 +16,7 @@ from abaw.postprocess import Post
 from abaw.tasks import Head, LabelArrays, Problem, Task
 
 CLIP = 1e-6  # probabilities are kept so far from 0 and 1, where the logarithm has no bound
-TIE = 1e-3  # weight of the mean score among votes: it decides where votes are even, and nowhere else
+TIE = 1e-3  # weight of the mean score among votes: it decides where they are even, up to this much of their weights
 ROUNDS = 30  # members drawn by the greedy selection, with replacement: weights are multiples of about 1 / 30
 
 TRUTH = {Problem.MULTILABEL: np.bool_, Problem.MULTICLASS: np.int64, Problem.REGRESSION: np.float64}

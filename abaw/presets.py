@@ -154,7 +154,7 @@ PRESETS: dict[str, dict[str, Values]] = {
             "mse_weight": 0.0,
             "validate_every": 250,
         },
-        # the second stage of the Netease code: Adam with their decay, the same swing, the mean of both CCC
+        # the second stage of the Netease code: their decay (in AdamW, not Adam), the same swing, the mean of both CCC
         "dual_branch": {
             "window": 100,
             "stride": 100,

@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,9 @@ class FeatureStore:
     def create(cls, path: Path, header: StoreHeader, *, overwrite: bool = False) -> FeatureStore:
         """Start a store, or continue one made with the same settings.
 
-        Raises AbawError when the folder holds a store with other settings, unless ``overwrite``, which drops the
-        tracks that are there.
+        What is known now of the labels behind it (``trained_on``) takes the place of what was recorded: of the same
+        weights it is their user who says so. Raises AbawError when the folder holds a store with other settings,
+        unless ``overwrite``, which drops the tracks that are there.
         """
         if header.kind not in KINDS:
             msg = f"unknown store kind {header.kind!r}"
@@ -80,6 +81,7 @@ class FeatureStore:
         if (path / "store.json").exists():
             store = cls.open(path, kind=header.kind)
             store._require_same(header)
+            store._record_labels(header)
             return store
         if path.exists() and (not path.is_dir() or any(path.glob("*.h5"))):
             raise AbawError(
@@ -128,6 +130,14 @@ class FeatureStore:
     def _write_json(self) -> None:
         content = {**asdict(self.header), "fingerprint": self.fingerprint, "notes": self.notes}
         publish_text(self.path / "store.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+    def _record_labels(self, header: StoreHeader) -> None:
+        if self.header.trained_on == header.trained_on:
+            return
+        with locked(self.path):
+            self.header = replace(self.header, trained_on=header.trained_on)
+            self.notes = read_header_json(self.path, self.header.kind)["notes"]
+            self._write_json()
 
     def note(self, key: str, value: Any) -> None:
         """Record something that may vary between runs (host, duration); never part of a track file.

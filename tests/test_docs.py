@@ -44,8 +44,8 @@ FLAGS = {
     "finetune": "ablate config device dry_run fold folds init_from json overwrite quiet set_ task verbose",
     "extract-visual": "config device dry_run encoder fold folds json limit overwrite quiet set_ shard strict verbose",
     "extract-audio": "config device dry_run encoder json limit overwrite quiet set_ shard strict verbose workers",
-    "fuse": "ablate_streams acknowledge config device dry_run ensemble fold folds json overwrite quiet set_ task "
-    "verbose",
+    "fuse": "ablate_streams acknowledge config device dry_run ensemble fold folds json more overwrite quiet "
+    "set_ task verbose",
     "evaluate": "config json predictions quiet raw set_ verbose",
     "submit": "config edition json overwrite predictions quiet sample set_ task verbose",
     "synth": "json out portraits quiet seconds seed sheet verbose videos workers",

@@ -189,7 +189,10 @@ def fuse(
     ] = False,
     ensemble: Annotated[
         list[str] | None,
-        typer.Option(metavar="RUN", help="Join these predictions instead of training; repeat it, or give config."),
+        typer.Option(metavar="RUN", help="Join these predictions instead of training: RUN RUN ..., or config."),
+    ] = None,
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN", help="With --ensemble: its other members.", show_default=False)
     ] = None,
     acknowledge: Annotated[
         bool, typer.Option("--acknowledge", help="Fit the weights of an ensemble on scores that are not out-of-fold.")
@@ -204,11 +207,13 @@ def fuse(
 
     Example: abaw fuse --task va
     """
+    if more and not ensemble:
+        raise typer.BadParameter("names of runs belong to --ensemble", param_hint="RUN")
     cfg = load(config, set_, device=device, verbose=verbose, quiet=quiet)
     from abaw.stages import fuse as stage
 
     options: Options = {"folds": folds, "fold": fold, "ablate_streams": ablate_streams, "dry_run": dry_run}
-    joined: Options = {"ensemble": ensemble or (), "acknowledge": acknowledge}
+    joined: Options = {"ensemble": [*(ensemble or ()), *(more or ())], "acknowledge": acknowledge}
     finish(stage.run(cfg, task=task, overwrite=overwrite, **options, **joined), json=json)
 
 

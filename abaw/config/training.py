@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from abaw.config.table import (
     Fraction,
@@ -19,7 +19,18 @@ from abaw.config.table import (
     WeightsByHead,
 )
 
-Gap = Literal["mask", "hold", "nearest", "linear"]
+GAPS = ("mask", "hold", "nearest", "linear")  # those of `gaps` (a test compares them)
+
+
+def _known_gaps(value: str | dict[str, str]) -> str | dict[str, str]:
+    for name in [value] if isinstance(value, str) else value.values():
+        if name not in GAPS:
+            msg = f"is no policy for gaps (one of: {', '.join(GAPS)})"
+            raise ValueError(msg)
+    return value
+
+
+Gap = Annotated[str | dict[str, str], AfterValidator(_known_gaps)]
 
 
 class TrainingTable(Table):
@@ -264,7 +275,7 @@ class FuseConfig(TrainingTable):
     )
     split: Name = Field("", description="name of splits/<name>.json for --folds; default folds<K>")
     precision: Precision = Field("fp32", description="auto = bf16 where the hardware has it")
-    gap: Gap | dict[str, Gap] = Field("hold", description="how rows without data are filled; or a table by store")
+    gap: Gap = Field("hold", description="how rows without data are filled; or a table by store")
     in_memory: bool = Field(False, description="keep all features in memory instead of reading them every epoch")
     dual: DualBranchConfig = DualBranchConfig()
     ensemble: EnsembleConfig = EnsembleConfig()

@@ -35,7 +35,7 @@ from abaw.training.run import FOLD_PREFIX, RunFolder
 logger = logging.getLogger(__name__)
 
 OFFICIAL = "official"
-OF_THE_FOLD = {"train", "val", "split", "first"}  # inputs of a run that differ from fold to fold
+OF_THE_FOLD = {"train", "val", "split"}  # inputs of a run that differ from fold to fold
 
 
 class Job(Protocol):
@@ -258,7 +258,7 @@ def _common(run: Path, number: int) -> dict[str, Any]:
 
 
 def _without_fold(value: Any, number: int) -> Any:
-    """Inputs as they are of any fold: a store that `extract-visual --folds` made counts by its name alone."""
+    """Inputs as they are of any fold: what was made by folds (features, a first stage) counts by its name alone."""
     if isinstance(value, list):
         return [_without_fold(part, number) for part in value]
     if not isinstance(value, dict):

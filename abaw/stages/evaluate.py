@@ -115,6 +115,8 @@ def evaluate(cfg: Config, predictions: Predictions, manifest: Manifest) -> Evalu
         )
     coverage = float(np.concatenate(valid)[labelled].mean())
     name, kind = predictions.store.path.name, describe_tracks(predictions)
+    if not predictions.store.header.settings.get("out_of_fold", True):
+        kind += " (not out-of-fold: a model behind the scores may have seen their labels)"
     return Evaluation(name, task.name, metrics, len(tracks), num_rows, coverage, kind, _post(predictions))
 
 

@@ -169,6 +169,10 @@ def test_an_output_that_is_a_file_is_refused(tmp_path):
     [
         ('[finetune]\nsteps = "100"\n', "finetune.steps  expected a whole number"),
         ("[fuse]\nsteps = true\n", "fuse.steps  expected a whole number"),
+        (
+            '[fuse]\ngap = "holdd"\n',
+            "fuse.gap  is no policy for gaps (one of: mask, hold, nearest, linear), got 'holdd'",
+        ),
         ("[fuse]\nlr = inf\n", "fuse.lr"),
         ('[data]\nvideos = ""\n', "data.videos"),
         ("[fuse_tasks.va]\nlr = 1\n", "fuse_tasks  unknown key"),

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from abaw.gaps import fill, sources
+from abaw.config.training import GAPS
+from abaw.gaps import POLICIES, fill, sources
 
 VALID = np.array([0, 1, 0, 0, 0, 1, 0], bool)
 VALUES = np.array([[9], [1], [9], [9], [9], [5], [9]], np.float32)
@@ -35,3 +36,7 @@ def test_complete_rows_stay(policy):
 def test_sources_refuse_an_empty_track():
     with pytest.raises(ValueError, match="no valid row"):
         sources(np.zeros(3, bool), "hold")
+
+
+def test_the_configuration_names_every_policy():
+    assert GAPS == POLICIES

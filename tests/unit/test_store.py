@@ -10,6 +10,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -64,6 +65,16 @@ def test_reopening_with_the_same_settings_continues(tmp_path):
     store = FeatureStore.create(tmp_path / "s", make_header())
     assert "a" in store
     assert "b" not in store
+
+
+def test_what_is_said_later_of_the_labels_behind_a_store_counts(tmp_path):
+    store = FeatureStore.create(tmp_path / "s", replace(make_header(), trained_on=[{"labels": "undeclared"}]))
+    store.write("a", rows(2), fps=25)
+    store.note("host", "h")
+    FeatureStore.create(tmp_path / "s", replace(make_header(), trained_on=[{"labels": "none"}]))
+    again = FeatureStore.open(tmp_path / "s")
+    assert again.header.trained_on == [{"labels": "none"}]
+    assert (again.notes, again.num_rows("a")) == ({"host": "h"}, 2)
 
 
 def test_other_settings_are_refused_and_named(tmp_path):

@@ -41,7 +41,7 @@ def cut(track_id: str, num_rows: int, *, window: int, stride: int) -> list[Windo
 
 
 def check_cut(num_rows: Mapping[str, int], *, window: int, strides: Mapping[str, int], where: str) -> list[str]:
-    """Refuse strides that skip rows; warnings to record for windows longer than every track (``num_rows`` by track).
+    """Refuse strides that skip rows; warnings to record for windows longer than every training track (``num_rows``).
 
     ``where`` names the table of ``window`` and of the keys of ``strides``. Raises AbawError. Longer windows do no harm
     but padding: each track is one window.
@@ -58,8 +58,8 @@ def check_cut(num_rows: Mapping[str, int], *, window: int, strides: Mapping[str,
     if longest is None or num_rows[longest] >= window:
         return []
     return [
-        f"{where}.window = {window} is longer than every track: each is one window, and padding takes time; the "
-        f"longest, {longest}, has {num_rows[longest]} rows"
+        f"{where}.window = {window} is longer than every training track: each is one window, and padding takes time; "
+        f"the longest, {longest}, has {num_rows[longest]} rows"
     ]
 
 

@@ -13,7 +13,7 @@ from abaw.gaps import blend
 from abaw.store import FeatureStore
 
 MIN_STD = 1e-4  # below it a column counts as constant and is only centred
-BLOCK_ROWS = 256  # read at once for statistics
+BLOCK_ROWS = 256  # read at once, but for windows
 # float16 bits of infinity; those of NaN are larger. Read as integers with and without sign, positive and negative
 # values that are not finite are the largest: a hundred times cheaper than np.isfinite.
 INFINITY, NEGATIVE_INFINITY = 0x7C00, 0xFC00
@@ -89,10 +89,16 @@ class Stream:
             raise AbawError(
                 f"{self.name} has no row with data in any training track",
                 where=str(self.store.path),
-                fix=f"leave it out of fuse.{self.kind}; `abaw inspect {self.store.path}` says why its rows lack data",
+                fix=f"`abaw inspect {self.store.path}` says why its rows lack data; where there is another store, leave "
+                f"this one out of fuse.{self.kind}",
             )
         std = np.sqrt(np.maximum(squares / count, 0))
         return mean.astype(np.float32), np.where(std < MIN_STD, 1.0, std).astype(np.float32)
+
+    def require_finite(self, track_id: str, num_rows: int) -> None:
+        """Read a track's rows, a bounded number at a time; raises AbawError for NaN or infinity, as reading does."""
+        for start in range(0, num_rows, BLOCK_ROWS):
+            self._rows(track_id, start, min(start + BLOCK_ROWS, num_rows))
 
     def close(self) -> None:
         """Close the files held open and forget the tracks in memory."""

@@ -167,6 +167,12 @@ class FeatureStreams:
         mean, std = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return mean, std
 
+    def require_finite(self, track_ids: Iterable[str]) -> None:
+        """Raise AbawError for NaN or infinity in any row of these tracks, naming store, track and row."""
+        for track_id in track_ids:
+            for stream in self.streams:
+                stream.require_finite(track_id, self.num_rows(track_id))
+
     def close(self) -> None:
         """Close the files held open and forget what was kept; reading opens them again."""
         self._valid.clear()

@@ -181,7 +181,9 @@ def _unseen(source: LabelSource, train: LabelledFrames, fold: Fold | None) -> li
         names = unseen_classes(head, train.labels[head.name])
         if names:
             whose = "no training frame" if fold is None else f"no training frame of {fold}"
-            remedy = "" if fold is None else ", or deal the recordings anew with folds.stratify = true"
+            remedy = (
+                "" if fold is None else ", or deal the recordings anew: folds.stratify = true, with another split name"
+            )
             found.append(
                 f"{whose} shows {', '.join(names)}: the model cannot learn it and its F1 will be 0 (labels: "
                 f"{source.path}); add frames or [[finetune.{source.task.name}.extra]] images that show it{remedy}"

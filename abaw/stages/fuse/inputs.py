@@ -181,16 +181,22 @@ def stores(cfg: Config, settings: FuseConfig) -> tuple[list[Path], list[Path]]:
 def of_fold(path: Path, fold: Fold | None) -> Path:
     """The store that `extract-visual --folds` made for a fold, where there are such stores; else the store itself.
 
-    Raises AbawError where other folds have theirs and this one has not.
+    Raises AbawError where other folds have theirs and this one, or without a fold the store itself, is not there.
     """
-    if fold is None:
-        return path
-    own = path.with_name(f"{path.name}{STORE_SUFFIX}{fold.number}")
+    own = path if fold is None else path.with_name(f"{path.name}{STORE_SUFFIX}{fold.number}")
     if (own / "store.json").is_file():
         return own
     others = [other for other in path.parent.glob(f"{path.name}{STORE_SUFFIX}*") if (other / "store.json").is_file()]
-    if others:
-        encoder = path.name.removeprefix("visual-")
+    encoder = path.name.removeprefix("visual-")
+    if fold is None and others:
+        raise AbawError(
+            f"there are features of folds alone, and none of {path.name} by one encoder",
+            where=str(path),
+            fix=f"run `abaw extract-visual --encoder {encoder}` for the official split, "
+            f"or use the folds: `abaw fuse --folds {len(others)}`",
+            code=ExitCode.MISSING,
+        )
+    if fold is not None and others:
         raise AbawError(
             f"there are features of other folds, and none of fold {fold.number}",
             where=str(own),

@@ -15,7 +15,6 @@ import torch
 from abaw.checkpoint import load_checkpoint, load_weights
 from abaw.config import Config, FuseConfig
 from abaw.console import Summary, progress
-from abaw.data.annotations import concatenate
 from abaw.data.splits import Fold
 from abaw.data.windows import Window, check_cut
 from abaw.errors import AbawError, ExitCode
@@ -24,16 +23,17 @@ from abaw.models.losses import LossSettings
 from abaw.provenance import combine_trained_on
 from abaw.stages.fuse.inputs import read_inputs
 from abaw.stages.fuse.model import build, first_stage
+from abaw.stages.fuse.recipe import loss_settings, schedule
 from abaw.stages.fuse.scoring import MODEL_INPUTS, Scorer
 from abaw.store import FeatureStore
-from abaw.tasks import Problem, Task
+from abaw.tasks import Task
 from abaw.training.batches import SampleOrder
 from abaw.training.device import keep_freed_memory, resolve_device, resolve_precision, use_threads
 from abaw.training.distributed import from_main, join, main_first, own_part, piece_size
 from abaw.training.dual import DualBatches, FirstShare, dual_objective, hard_order, hard_windows
 from abaw.training.loop import FitResult, Loss, Validate, describe, fit
 from abaw.training.objective import task_objective
-from abaw.training.optim import Schedule, adamw, check_warmup, half_cosine, parameter_groups, swinging
+from abaw.training.optim import adamw, check_warmup, parameter_groups
 from abaw.training.predictions import (
     create_predictions,
     describe_state,
@@ -43,13 +43,15 @@ from abaw.training.predictions import (
 )
 from abaw.training.run import FOLD_PREFIX, RunFolder, recorded_precision
 from abaw.training.steps import BatchSource, loop_settings
-from abaw.training.weights import class_weights
 from abaw.training.windows import WindowBatches, labelled_windows
 
 logger = logging.getLogger(__name__)
 
 # Not part of what a run is: where things are, how they are read, and keys that only other models read
 OUTSIDE = {"name", "task", "visual", "audio", "precision", "split", "in_memory", "dual", "ensemble"}
+
+# What shapes a single model; a second stage takes them from the first one
+OF_THE_FIRST = {"dropout", "positions", "padding_mask", "attention", "modality_dropout", "value_heads"}
 
 
 class FuseJob:
@@ -72,7 +74,7 @@ class FuseJob:
         self.predictions = cfg.predictions_store(self.path)
         self.device = resolve_device(cfg.run.device)
         join(self.device)
-        piece_size(own.batch_size, own.accumulate, where="fuse.batch_size")
+        self.piece_size = piece_size(own.batch_size, own.accumulate, where="fuse.batch_size")
         recorded = None if overwrite else recorded_precision(self.path)
         self.precision = resolve_precision(own.precision, self.device, key="fuse.precision", recorded=recorded)
         self.threads = use_threads(cfg.run.threads)
@@ -89,11 +91,14 @@ class FuseJob:
         own = self.settings
         windows = labelled_windows(self.inputs.train, window=own.window, stride=own.stride)
         shortest = min(windows, key=lambda window: window.stop - window.start)
-        if own.batch_size == 1 and shortest.stop - shortest.start == 1:
+        if self.piece_size == 1 and shortest.stop - shortest.start == 1:
+            smallest = 2 * own.batch_size  # two windows a forward pass, into however many the batch is cut
             raise AbawError(
-                f"batch_size 1 would train on a single row of track {shortest.track_id}: nothing to normalise over",
+                f"batch_size {own.batch_size} would train on a single row of track {shortest.track_id} at once: "
+                "nothing to normalise over",
                 where="fuse.batch_size",
-                fix="set fuse.batch_size to 2 or more" + (", or fuse.window to 2 or more" if own.window == 1 else ""),
+                fix=f"set fuse.batch_size to {smallest} or more"
+                + (", or fuse.window to 2 or more" if own.window == 1 else ""),
                 code=ExitCode.CONFIG,
             )
         return windows
@@ -103,16 +108,22 @@ class FuseJob:
         if self.fold is None:
             return False
         count, found = self.fold.split.num_folds, []
-        behind = {f"the encoder of {one.name}": one.store.header.trained_on for one in self.streams.streams}
-        if self.first is not None:
-            behind["the first stage"] = self.first.header["trained_on"]
-        for what, records in behind.items():
-            leak = self.fold.leak(
-                records,
-                dataset=self.cfg.data.name,
-                behind=what,
-                fix=f"train it with `abaw finetune --folds {count}`, then `abaw extract-visual --folds {count}`",
+        behind = {
+            f"the encoder of {one.name}": (
+                one.store.header.trained_on,
+                f"train it with `abaw finetune --folds {count}`, then `abaw extract-visual --folds {count}`"
+                if one.kind == "visual"
+                else "say what its weights have seen: encoders.<name>.trained_on",
             )
+            for one in self.streams.streams
+        }
+        if self.first is not None:
+            behind["the first stage"] = (
+                self.first.header["trained_on"],
+                f"train it on this split: `abaw fuse --folds {count}`",
+            )
+        for what, (records, fix) in behind.items():
+            leak = self.fold.leak(records, dataset=self.cfg.data.name, behind=what, fix=fix)
             found += [leak] if leak else []
         for text in found:
             logger.warning(text)
@@ -148,17 +159,18 @@ class FuseJob:
     def start(self, *, overwrite: bool, dry_run: bool = False) -> RunFolder:
         """The run's folder, compared with these settings and inputs."""
         own, first = self.settings, self.first
-        settings = own.model_dump(exclude=OUTSIDE)
+        outside = OUTSIDE | (OF_THE_FIRST if own.model == DUAL_BRANCH else set())
+        settings = own.model_dump(exclude=outside)
         if own.model == DUAL_BRANCH:
             settings["dual"] = own.dual.model_dump(exclude={"first"})
         return RunFolder.start(
             self.path,
             stage="fuse",
             settings={**settings, "task": self.task.name, "seed": self.cfg.run.seed},
-            defaults=FuseConfig().model_dump(exclude=OUTSIDE),
+            defaults=FuseConfig().model_dump(exclude=outside),
             inputs={
                 **self.inputs.described,
-                **({"first": first.sha256} if first else {}),
+                **({"first": first.describe()} if first else {}),
                 "precision": self.precision,
             },
             facts={"device": str(self.device), "threads": self.threads, "warnings": self.warnings},
@@ -173,24 +185,22 @@ class FuseJob:
         keep_freed_memory()
         torch.manual_seed(seed)
         model = build(self.task, own, self.streams, self.first)
-        if isinstance(model, FusionModel) and not folder.resume_path.exists():  # a resume point holds the statistics
-            mean, std = self.streams.statistics(list(self.inputs.train))
-            model.scale.mean.copy_(torch.from_numpy(mean))
-            model.scale.std.copy_(torch.from_numpy(std))
+        if not folder.resume_path.exists():  # else the features were read, and the weights hold their statistics
+            self._prepare(model)
         if own.checkpointing:
             model.set_grad_checkpointing(True)
         model.to(self.device)
         groups = parameter_groups(model, lr=own.lr, weight_decay=own.weight_decay)
         head = self.task.heads[0]
         metric = f"{head.name}.{head.metric}" if len(self.task.heads) == 1 else "score"
-        settings = self._loss_settings()
+        settings = loss_settings(self.task, own, self.inputs.train)
         return fit(
             model,
             run=folder,
             source=self._batches(model, settings),
             loss=self._loss(settings),
             optimizer=adamw(groups),
-            schedule=self._schedule(),
+            schedule=schedule(own),
             settings=loop_settings(
                 own, seed=seed, precision=self.precision, keep=own.select if self.inputs.select else "last"
             ),
@@ -200,11 +210,14 @@ class FuseJob:
             watch=lambda steps: progress(steps, desc=f"fuse {self.task.name}", unit="step"),
         )
 
-    def _schedule(self) -> Schedule:
-        own, floor = self.settings, self.settings.min_lr / self.settings.lr
-        if own.cycle_steps:
-            return swinging(own.steps, half_period=own.cycle_steps, warmup=own.warmup_steps, floor=floor)
-        return half_cosine(own.steps, warmup=own.warmup_steps, floor=floor)
+    def _prepare(self, model: FusionModel | DualBranch) -> None:
+        """Read every track once: training tracks for their statistics, the others lest one stops the run at its end."""
+        train, select = self.inputs.train, self.inputs.select or {}
+        if isinstance(model, FusionModel):
+            mean, std = self.streams.statistics(list(train))
+            model.scale.mean.copy_(torch.from_numpy(mean))
+            model.scale.std.copy_(torch.from_numpy(std))
+        self.streams.require_finite(dict.fromkeys([*select, *self.scored]))
 
     def _batches(self, model: FusionModel | DualBranch, settings: Mapping[str, LossSettings]) -> BatchSource:
         """Windows in random order; for a second stage each with one that the frozen branch may find hard."""
@@ -228,21 +241,6 @@ class FuseJob:
         share = FirstShare(seed, dual.alpha, dual.beta, tuple(dual.mix))
         return DualBatches(batches, replace(batches, order=drawn), share)
 
-    def _loss_settings(self) -> dict[str, LossSettings]:
-        own, settings = self.settings, {}
-        for head in self.task.heads:
-            labels = concatenate([heads[head.name] for heads in self.inputs.train.values()])
-            weights = class_weights(head, labels, own.class_weights, own.weight_kind)
-            settings[head.name] = LossSettings(
-                **weights,
-                reduce=own.au_reduce if head.problem is Problem.MULTILABEL else own.ccc_reduce,
-                clamp=own.ccc_clamp,
-                mse=own.mse_weight,
-                smoothing=own.label_smoothing,
-                per_window=own.ccc_over == "window",
-            )
-        return settings
-
     def _loss(self, settings: Mapping[str, LossSettings]) -> Loss:
         if self.first is not None:
             return dual_objective(self.task, settings, au_scale=self.settings.dual.au_scale)
@@ -260,10 +258,13 @@ class FuseJob:
             "task": self.task.name,
             "label_order": {head.name: list(head.labels) for head in self.task.heads},
             "recipe": self.streams.streams[0].store.header.recipe,
-            "trained_on": combine_trained_on(
-                [self.streams.trained_on(), self.first.header["trained_on"] if self.first else [], [self.inputs.record]]
-            ),
+            "trained_on": self._trained_on(),
         }
+
+    def _trained_on(self) -> list[dict[str, Any]]:
+        """Labels behind the scores, as far as is known now: an encoder may be declared after the training."""
+        first = self.first.header["trained_on"] if self.first else []
+        return combine_trained_on([self.streams.trained_on(), first, [self.inputs.record]])
 
     # -- scores ----------------------------------------------------------------------------------------------------
     def _scorer(self) -> Scorer:
@@ -301,7 +302,7 @@ class FuseJob:
             self.predictions,
             folder,
             self.task,
-            header=header,
+            header={**header, "trained_on": self._trained_on()},
             precision=self.precision,
             about=about,
         )

@@ -173,10 +173,11 @@ def _path_of(cfg: Config, name: str) -> Path:
     folds = [other for other in known if other.startswith(f"{given.name.removesuffix(FOLDS)}{FOLD}")]
     match = next((one for one in known if one == f"{given.name}{FOLDS}"), None) or closest(given.name, known)
     if folds and match != f"{given.name}{FOLDS}":
-        fix = f"train all its folds first ({', '.join(folds)} are done), or name these one by one"
+        fix = f"train all its folds alike first ({', '.join(folds)} are there), or name these one by one"
     else:
         fix = f'did you mean "{match}"? ' if match else ""
-        fix += f"choose from {below}: {', '.join(known) or 'nothing is there yet'}"
+        whole = [one for one in known if FOLD not in one]
+        fix += f"choose from {below}: {', '.join(whole) or 'nothing is there yet'}"
     raise AbawError(
         f'there are no predictions "{name}"',
         where="--ensemble, or [fuse.ensemble] members",

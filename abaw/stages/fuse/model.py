@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,12 @@ class FirstStage:
     path: Path
     header: dict[str, Any]
     sha256: str
+
+    def describe(self) -> dict[str, str]:
+        """What a run records of it: the run's name, with its fold, and the weights' hash."""
+        run = self.path.parent
+        named = f"{run.parent.name}-{run.name}" if run.name.startswith(FOLD_PREFIX) else run.name
+        return {"name": named, "fingerprint": self.sha256}
 
     def model(self) -> FusionModel:
         """The model with its weights."""
@@ -79,11 +86,14 @@ def first_stage(
         )
     _, header = load_checkpoint(path, kind="fusion")
     what = f"task {header['task']}" if header["task"] != task.name else _other(header["streams"], streams.describe())
+    gap = header.get("gap", settings.gap)
+    if not what and gap != settings.gap:
+        what = f"gaps filled by {json.dumps(gap)}, and here by {json.dumps(settings.gap)}"
     if what:
         raise AbawError(
             f"the first stage was trained on something else: {what}",
             where=f"fuse.dual.first: {path}",
-            fix="give both stages the same task and feature stores, or train the first one again (--overwrite)",
+            fix="give both stages the same task, feature stores and fuse.gap, or train the first again (--overwrite)",
         )
     return FirstStage(path, header, file_sha256(path))
 

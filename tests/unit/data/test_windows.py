@@ -226,7 +226,7 @@ def test_a_store_without_any_data_is_refused(tmp_path):
     audio = make_store(tmp_path / "audio-y", "audio", {"a": [0, 0]})
     with pytest.raises(AbawError, match="audio-y has no row with data in any training track") as caught:
         FeatureStreams([visual], [audio], gap="hold").statistics(["a"])
-    assert "leave it out of fuse.audio" in caught.value.fix
+    assert "leave this one out of fuse.audio" in caught.value.fix
 
 
 def test_a_missing_track_is_named(tmp_path):
@@ -272,7 +272,7 @@ def test_a_stride_above_the_window_is_refused():
 
 def test_a_window_longer_than_every_track_is_warned_of():
     (told,) = check_cut({"a": 3, "b": 8}, window=9, strides={"stride": 9}, where="fuse")
-    assert told.startswith("fuse.window = 9 is longer than every track")
+    assert told.startswith("fuse.window = 9 is longer than every training track")
     assert "the longest, b, has 8 rows" in told
     assert check_cut({"a": 3, "b": 8}, window=8, strides={"stride": 8}, where="fuse") == []
 

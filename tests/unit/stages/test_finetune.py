@@ -241,8 +241,8 @@ def test_redoing_the_official_run_leaves_the_folds_alone(folded: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "difference"),
     [
-        ("finetune.lr=0.01", "lr: 0.001 recorded, 0.01 now"),
-        ("finetune.init_from=runs/finetune-va-vit_tiny_64/fold-0", 'inputs.init_from: "none" recorded'),
+        ("finetune.lr=0.01", "lr: 0.001 in fold 0, 0.01 in fold 2"),
+        ("finetune.init_from=runs/finetune-va-vit_tiny_64/fold-0", 'inputs.init_from: "none" in fold 0'),
     ],
 )
 def test_folds_that_were_trained_differently_are_not_joined(

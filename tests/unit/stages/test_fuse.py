@@ -5,6 +5,7 @@ import logging
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -44,6 +45,11 @@ def test_options_of_the_model_reach_it(root: Path) -> None:
     assert (found["attention"], found["modality_dropout"]) == ("cross", 0.5)
 
 
+def test_the_official_split_is_what_no_folds_are(root: Path) -> None:
+    assert fuse.run(config(root), folds="official").data["run"] == str(root / "runs/fuse-va-netease")
+    assert fuse.run(config(root)).data["skipped"]
+
+
 def test_the_last_weights_are_kept_when_told(root: Path) -> None:
     assert fuse.run(config(root, "fuse.select=last")).data["best_step"] == 6
 
@@ -60,9 +66,9 @@ def test_windows_longer_than_every_track_are_whole_tracks(root: Path, caplog: py
         fuse.run(config(root, "fuse.window=50", "fuse.stride=50"))
     said = [text for text in caplog.messages if "fuse.window" in text]
     assert len(said) == 1
-    assert said[0].startswith("fuse.window = 50 is longer than every track")
+    assert said[0].startswith("fuse.window = 50 is longer than every training track")
     recorded = json.loads((root / "runs/fuse-va-netease/run.json").read_text())["warnings"]
-    assert any("fuse.window = 50 is longer than every track" in text for text in recorded)
+    assert any("fuse.window = 50 is longer than every training track" in text for text in recorded)
     assert scores(root, "fuse-va-netease").shape == (ROWS, 2)
 
 
@@ -82,6 +88,14 @@ def test_a_gap_policy_is_of_one_store(root: Path) -> None:
     assert recorded == {"visual-a": "linear", "visual-b": "mask"}
     with pytest.raises(AbawError, match="visual-c"):
         fuse.run(config(root, 'fuse.gap={visual-c = "linear"}', "fuse.name=other"))
+
+
+def test_a_value_that_is_no_number_is_found_before_training_in_whichever_track(root: Path) -> None:
+    with h5py.File(root / "features/visual-b/x1.h5", "r+") as file:  # the test track
+        file["features"][4, 1] = np.inf
+    with pytest.raises(AbawError, match="visual-b holds NaN or infinity in track x1, first in row 4"):
+        fuse.run(config(root))
+    assert not (root / "runs/fuse-va-netease/metrics.jsonl").exists()
 
 
 # -- the second stage --------------------------------------------------------------------------------------------------
@@ -111,6 +125,13 @@ def test_a_second_stage_goes_on_with_its_settings_alone(root: Path) -> None:
         fuse.run(config(root, *DUAL))
 
 
+def test_a_second_stage_has_the_shape_of_its_first_one(root: Path) -> None:
+    fuse.run(config(root))
+    fuse.run(config(root, *DUAL, "fuse.dropout=0.9"))
+    assert read_header(root / "runs/fuse-va-dual/best.safetensors")["architecture"]["second"]["dropout"] == 0.3
+    assert fuse.run(config(root, *DUAL, "fuse.dropout=0.1")).data["skipped"]
+
+
 def test_a_second_stage_of_other_features_is_refused(root: Path) -> None:
     fuse.run(config(root))
     with pytest.raises(AbawError) as caught:
@@ -125,6 +146,12 @@ def test_a_second_stage_of_features_made_anew_is_refused(root: Path) -> None:
     make_features(root / "features/visual-b", seed=7)
     with pytest.raises(AbawError, match="visual-b was made with other settings since"):
         fuse.run(config(root, *DUAL))
+
+
+def test_a_second_stage_that_fills_gaps_another_way_is_refused(root: Path) -> None:
+    fuse.run(config(root))
+    with pytest.raises(AbawError, match='gaps filled by "hold", and here by "mask"'):
+        fuse.run(config(root, *DUAL, "fuse.gap=mask"))
 
 
 def test_a_second_stage_of_a_second_stage_is_refused(root: Path) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from abaw.cli import app
 from abaw.config import Config
 from abaw.config_file import load_config
 from abaw.console import Summary
@@ -446,7 +448,19 @@ def test_a_run_that_has_only_folds_is_named_with_its_ending(root: Path) -> None:
 def test_folds_that_are_not_all_done_are_said(root: Path) -> None:
     folds(root, "r", (0, 0))
     (root / "predictions/r-folds").rename(root / "elsewhere")
-    assert "train all its folds first (r-fold-0, r-fold-1 are done)" in refused(root, "r-folds").fix
+    assert "train all its folds alike first (r-fold-0, r-fold-1 are there)" in refused(root, "r-folds").fix
+
+
+def test_members_stand_one_behind_another_on_the_command_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("p", 0.2), ("q", 0.4), ("r", 0.6)):
+        scores(root, name, {"x1": value})
+    monkeypatch.chdir(root)
+    result = CliRunner().invoke(app, ["fuse", "--task", "va", "--ensemble", "p", "q", "r"])
+    assert result.exit_code == 0, result.output
+    assert [one["name"] for one in opened(root).header.settings["members"]] == ["p", "q", "r"]
+    lost = CliRunner().invoke(app, ["fuse", "--task", "va", "p"])
+    assert lost.exit_code == 2
+    assert "--ensemble" in lost.stderr
 
 
 def test_a_fold_trained_again_after_the_join_is_refused(root: Path) -> None:
@@ -507,6 +521,13 @@ def test_an_ensemble_of_folds_is_measured_on_the_hold_out(root: Path) -> None:
     assert summary.data["results"][0]["metrics"]["score"] == pytest.approx(1)
     assert "  1 hold-out tracks, 4 labelled rows, 100.0% with data of their own" in summary.text
     assert "  4 held-out tracks, 16 labelled rows" in measured(root, "fuse-va-ensemble-folds").text
+
+
+def test_scores_with_a_leak_are_not_shown_as_honest_ones(root: Path) -> None:
+    folds(root, "leaky", (0.2, -0.2), clean=False)
+    ensemble(root, "leaky-folds")
+    for name in ("leaky-folds", "leaky-fold-0", "fuse-va-ensemble", "fuse-va-ensemble-folds"):
+        assert "tracks (not out-of-fold" in measured(root, name).text
 
 
 def test_an_ensemble_of_official_runs_is_measured_on_the_validation_split(root: Path) -> None:

@@ -136,6 +136,14 @@ def test_each_fold_reads_the_features_of_its_own_encoder(root: Path) -> None:
     assert scores(root, "folds").header.settings["out_of_fold"] is True
 
 
+def test_the_official_split_does_not_read_the_features_of_folds(root: Path) -> None:
+    features_by_fold(root)
+    with pytest.raises(AbawError, match="there are features of folds alone") as caught:
+        fuse.run(config(root), task="va")
+    assert "`abaw extract-visual --encoder own`" in caught.value.fix
+    assert "--folds 2" in caught.value.fix
+
+
 def test_folds_that_read_stores_of_other_names_are_not_joined(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     features(root, "own")
     features_by_fold(root)
@@ -147,6 +155,19 @@ def test_folds_that_read_stores_of_other_names_are_not_joined(root: Path, caplog
     assert "fold 1 differs from fold 0 in inputs.streams" in caplog.text
     assert "visual-own" in caplog.text.split("in fold 0")[0]
     assert dict(done.lines)["scores"].startswith("not joined: the folds differ")
+
+
+def test_folds_of_a_second_stage_start_from_one_first_stage(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    features(root, "own")
+    for model in ("static", "linear"):
+        fuse.run(two_folds(root, f"fuse.model={model}"), task="va", folds="2")
+    dual = ("fuse.model=dual_branch", "fuse.name=dual", "fuse.dual.first=static")
+    summary = fuse.run(two_folds(root, *dual), task="va", folds="2")
+    assert summary.data["joined"]
+    shutil.rmtree(root / "runs/fuse-va-dual/fold-1")
+    summary = fuse.run(two_folds(root, *dual[:2], "fuse.dual.first=linear"), task="va", folds="2", fold=1)
+    assert not summary.data["joined"]
+    assert "the folds are not joined: fold 1 differs from fold 0 in inputs.first.name" in caplog.text
 
 
 def test_features_that_a_fold_lacks_are_named_before_any_fold_is_trained(root: Path) -> None:
@@ -205,6 +226,7 @@ def test_what_is_found_out_about_an_encoder_later_marks_scores_that_are_done(roo
     assert [scores(root, name).header.settings["out_of_fold"] for name in ("fold-0", "fold-1", "folds")] == (
         [not clean_first] * 3
     )
+    assert (OFFICIAL in scores(root, "folds").header.trained_on) == clean_first
     assert again.data["joined"]
 
 

@@ -162,9 +162,11 @@ def test_a_task_without_labels_of_its_own_is_refused(root: Path, name: str) -> N
     assert caught.value.code is ExitCode.CONFIG
 
 
-def test_a_batch_of_one_row_is_refused_before_training(root: Path) -> None:
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_a_batch_of_one_row_is_refused_before_training(root: Path, pieces: int) -> None:
+    cut = [f"fuse.batch_size={pieces}", f"fuse.accumulate={pieces}"]
     with pytest.raises(AbawError, match="a single row of track t1") as caught:
-        fuse.run(config(root, "fuse.batch_size=1", "fuse.window=1", "fuse.stride=1"))
+        fuse.run(config(root, *cut, "fuse.window=1", "fuse.stride=1"))
     assert caught.value.code is ExitCode.CONFIG
     assert not (root / "runs").exists()
     assert fuse.run(config(root, "fuse.batch_size=1", "fuse.window=2", "fuse.stride=1")).data["steps"] == 6
