@@ -89,8 +89,8 @@ class Stream:
             raise AbawError(
                 f"{self.name} has no row with data in any training track",
                 where=str(self.store.path),
-                fix=f"`abaw inspect {self.store.path}` says why its rows lack data; beside other stores, leave this one "
-                f"out of fuse.{self.kind}",
+                fix=f"`abaw inspect {self.store.path}` says why its rows lack data; if there are other stores, "
+                f"leave this one out of fuse.{self.kind}",
             )
         std = np.sqrt(np.maximum(squares / count, 0))
         return mean.astype(np.float32), np.where(std < MIN_STD, 1.0, std).astype(np.float32)

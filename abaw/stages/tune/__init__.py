@@ -19,6 +19,7 @@ from abaw.data.dealing import make_split
 from abaw.data.manifest import Manifest
 from abaw.data.scored_labels import describe_tracks, labelled_tracks
 from abaw.errors import AbawError
+from abaw.executors import num_workers
 from abaw.postprocess import FILE_NAME, Post, in_words, load_post, save_post
 from abaw.scored import Predictions
 from abaw.stages.tune.recordings import Recording, read_recordings
@@ -61,7 +62,15 @@ def run(
     fold_of = nested_folds(recordings, cfg.tune.folds, seed=cfg.run.seed)
     by_element = cfg.evaluate.au_mask == "element"
     found = [
-        tune_head(head, recordings, cfg.tune, fold_of, seed=cfg.run.seed, element_mask=by_element)
+        tune_head(
+            head,
+            recordings,
+            cfg.tune,
+            fold_of,
+            seed=cfg.run.seed,
+            element_mask=by_element,
+            workers=num_workers(cfg.run.workers),
+        )
         for head in scored.task.heads
     ]
     reason = why_not_out_of_fold(scored)

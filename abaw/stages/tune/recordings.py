@@ -27,6 +27,11 @@ class Recording:
     labels: dict[str, Labels]
 
     @property
+    def track_id(self) -> str:
+        """The name by which an executor knows it."""
+        return self.name
+
+    @property
     def num_labelled(self) -> int:
         """Rows with a label of any head."""
         return int(np.any([own.mask.any(axis=1) for own in self.labels.values()], axis=0).sum())

@@ -14,6 +14,7 @@ import numpy as np
 
 from abaw.config import TuneConfig
 from abaw.console import progress
+from abaw.executors import TrackResult, iter_units
 from abaw.pooled import (
     BINS,
     MIDDLE,
@@ -33,6 +34,7 @@ from abaw.tasks import Head, Problem
 
 CLIPS = (1.0, 0.9, 0.8, 0.7)  # bounds of values that are tried, on both sides of 0
 NO_FILTER = ("box", 0)
+WORTH = 50_000_000  # filtered values, about two seconds, from which on processes are worth their start
 
 Statistics = Counts | Moments | Histograms
 
@@ -100,10 +102,11 @@ def tune_head(
     *,
     seed: int,
     element_mask: bool = False,
+    workers: int = 1,
 ) -> Tuned:
     """Search one head's settings; ``fold_of`` int [R] says which nested fold each recording belongs to."""
     settings = settings_of(head, tune)
-    found = statistics(head, recordings, settings, element_mask=element_mask)
+    found = statistics(head, recordings, settings, element_mask=element_mask, workers=workers)
     raw = _decided(found[0], (MIDDLE,) * head.output_dim)
     num_folds = int(fold_of.max()) + 1
     by_fold = [one.merge(fold_of, num_folds) for one in found]
@@ -127,16 +130,37 @@ def statistics(
     settings: Sequence[Setting],
     *,
     element_mask: bool = False,
+    workers: int = 1,
 ) -> list[Statistics]:
     """Statistics of each setting by recording; thresholds are left open.
 
-    One thread: scipy's filters hold the interpreter's lock, so that two are no faster than one.
+    In several processes, not threads: scipy's filters hold the interpreter's lock.
     """
     shared = groupby(settings, key=lambda setting: (setting.filter, setting.half_width))
     plan = [(one, [(setting, setting.post(head.name)) for setting in own]) for one, own in shared]
-    shown = progress(recordings, desc=f"tune {head.name}", unit="recording")
-    rows = [list(_of_recording(head, one, plan, element_mask=element_mask)) for one in shown]
-    return [type(own[0]).stack(own) for own in zip(*rows, strict=True)]  # type: ignore[arg-type]
+    work = _Work(head, plan, element_mask)
+    values = sum(block.size for recording in recordings for block in recording.scores[head.name])
+    found = iter_units(
+        [[one] for one in recordings], work, workers=workers if values * len(plan) > WORTH else 1, strict=True
+    )
+    shown = progress(found, total=len(recordings), desc=f"tune {head.name}", unit="recording")
+    by_name = {result.track_id: result.info["statistics"] for result in shown}
+    rows = [by_name[recording.name] for recording in recordings]
+    return [type(own[0]).stack(own) for own in zip(*rows, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a process does with its recordings."""
+
+    head: Head
+    plan: Plan
+    element_mask: bool
+
+    def __call__(self, unit: Sequence[Recording]) -> Iterator[TrackResult]:
+        for recording in unit:
+            own = list(_of_recording(self.head, recording, self.plan, element_mask=self.element_mask))
+            yield TrackResult(recording.name, "done", info={"statistics": own})
 
 
 def _of_recording(head: Head, recording: Recording, plan: Plan, *, element_mask: bool) -> Iterator[Statistics]:

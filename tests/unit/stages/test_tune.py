@@ -17,6 +17,7 @@ from abaw.data.annotations import Labels
 from abaw.errors import AbawError, ExitCode
 from abaw.postprocess import Post, load_post, save_post
 from abaw.stages import evaluate, tune
+from abaw.stages.tune import search
 from abaw.stages.tune.recordings import Recording
 from abaw.store import ArraySpec, FeatureStore, StoreHeader
 from abaw.tasks import TASKS, decide, measure
@@ -180,6 +181,13 @@ def recordings_by_hand(path: Path) -> list[Recording]:
         truth = np.concatenate([truth_of("va", name) for name in names]).astype(np.float32)
         found.append(Recording(names[0], {"va": blocks}, {"va": Labels(truth, np.ones(truth.shape, bool))}))
     return found
+
+
+def test_several_processes_find_what_one_finds(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_store(root, "va")
+    alone = tune.run(config(root), predictions=path).data["heads"]
+    monkeypatch.setattr(search, "WORTH", 0)  # so small a set is not worth a second process
+    assert tune.run(config(root, "run.workers=2"), predictions=path).data["heads"] == alone
 
 
 def test_people_and_parts_of_one_recording_lie_in_one_fold(root: Path) -> None:
