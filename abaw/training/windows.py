@@ -98,15 +98,17 @@ def score_tracks(
     stride: int,
     batch_size: int,
     stitch: str = "mean",
+    ahead: bool = False,
 ) -> Iterator[tuple[str, Scores]]:
     """Each track in turn with its scores by head, float32 [T, L], as soon as its last window is scored.
 
     ``scorer`` maps a collated batch to scores [batch_size, length, L] by head. Batches cross tracks and all have one
-    shape; the next one is read while one is scored. ``stitch``: what counts where windows overlap (`data.windows`).
+    shape. ``ahead``: read the next one while one is scored, which gains nothing on a CPU: the model wants every core.
+    ``stitch``: what counts where windows overlap (`data.windows`).
     """
     counts = {track_id: streams.num_rows(track_id) for track_id in track_ids}
     windows = [w for track_id, count in counts.items() for w in cut(track_id, count, window=length, stride=stride)]
-    with closing(_scored(streams, windows, scorer, length=length, batch_size=batch_size)) as scored:
+    with closing(_scored(streams, windows, scorer, length=length, batch_size=batch_size, ahead=ahead)) as scored:
         for track_id, count in counts.items():
             if count == 0:
                 yield track_id, _nothing(scorer(collate(streams, [], length=length, size=batch_size)))
@@ -122,12 +124,18 @@ def score_tracks(
 
 
 def _scored(
-    streams: FeatureStreams, windows: Sequence[Window], scorer: Scorer, *, length: int, batch_size: int
+    streams: FeatureStreams,
+    windows: Sequence[Window],
+    scorer: Scorer,
+    *,
+    length: int,
+    batch_size: int,
+    ahead: bool,
 ) -> Generator[tuple[Window, Scores], None, None]:
     """Each window in turn with the scores [N, L] of its rows by head."""
     parts = [windows[start : start + batch_size] for start in range(0, len(windows), batch_size)]
     batches = (collate(streams, part, length=length, size=batch_size) for part in parts)
-    with closing(prefetch(batches, depth=BATCHES_AHEAD)) as read:
+    with closing(prefetch(batches, depth=BATCHES_AHEAD) if ahead else batches) as read:
         for part, batch in zip(parts, read, strict=True):
             scored = scorer(batch)
             for place, window in enumerate(part):

@@ -16,18 +16,21 @@ class StreamScale(nn.Module):
 
     mean: Tensor
     std: Tensor
-    stream_of: Tensor
 
     def __init__(self, dims: Sequence[int]) -> None:
         super().__init__()
+        self.dims = list(dims)
         self.register_buffer("mean", torch.zeros(sum(dims)))
         self.register_buffer("std", torch.ones(sum(dims)))
-        stream_of = [stream for stream, dim in enumerate(dims) for _ in range(dim)]
-        self.register_buffer("stream_of", torch.tensor(stream_of), persistent=False)
 
     def forward(self, features: Tensor, present: Tensor) -> Tensor:
         """features float16 or float32 [B, W, D], present bool [B, W, streams] -> float32 [B, W, D]."""
-        return (features - self.mean) / self.std * present[..., self.stream_of]
+        values = (features - self.mean).div_(self.std)
+        if present.device.type == "cpu" and present.all():
+            return values  # a pass over all columns saved, a tenth of a model's time; a GPU would wait for the answer
+        for stream, columns in enumerate(values.split(self.dims, dim=-1)):
+            columns.mul_(present[..., stream, None])
+        return values
 
 
 def drop_streams(present: Tensor, chance: float) -> Tensor:

@@ -52,6 +52,7 @@ class Scorer:
             stride=own.score_stride or own.stride,
             batch_size=own.batch_size,
             stitch=own.stitch,
+            ahead=self.device.type != "cpu",
         )
 
     def validate(self, model: nn.Module, select: LabelsByTrack) -> dict[str, float]:

@@ -140,11 +140,17 @@ def test_absent_streams_are_zero_after_scaling():
     assert scale(torch.full((1, 1, 8), 10.0), present).tolist() == [[[2.0] * 5 + [0.0] * 3]]
 
 
-def test_the_table_of_streams_moves_with_the_model_and_is_not_saved():
+def test_scaling_takes_features_of_either_precision_and_leaves_them_as_they_are():
     scale = StreamScale(DIMS)
-    assert scale.stream_of.tolist() == [0, 0, 0, 0, 0, 1, 1, 1]
+    scale.mean.fill_(2.0)
+    scale.std.fill_(4.0)
+    for present in (torch.ones(1, 1, 2, dtype=torch.bool), torch.tensor([[[False, True]]])):
+        half = torch.full((1, 1, 8), 10.0, dtype=torch.float16)
+        whole = half.float()
+        assert scale(half, present).dtype == torch.float32
+        assert torch.equal(scale(half, present), scale(whole, present))
+        assert (half.unique().item(), whole.unique().item()) == (10.0, 10.0)
     assert set(scale.state_dict()) == {"mean", "std"}
-    assert scale.to("meta").stream_of.device.type == "meta"
 
 
 # -- the published networks in plain torch -------------------------------------------------------------------------
