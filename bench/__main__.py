@@ -23,6 +23,7 @@ NAMES = {
     "gpu-train": "gpu_train",
     "extract-visual": "extract_visual",
     "gpu-extract": "gpu_extract",
+    "tune": "tune",
     "fuse": "fuse",
     "gpu-fuse": "gpu_fuse",
 }
