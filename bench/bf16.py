@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from abaw.models.vit import VIT_PRESETS
-from abaw.training.device import use_threads
+from abaw.training.device import keep_freed_memory, use_threads
 from abaw.training.optim import adamw, parameter_groups
 from bench.record import make_record
 from bench.training_arms import LR, label_batches, label_loss, timed_bare, unit_classifier
@@ -19,6 +19,7 @@ LIMIT = 2.5
 
 def run(_: Path | None) -> list[dict[str, Any]]:
     """One record: images/s in bf16 over images/s in fp32; the limit holds where the CPU has AMX."""
+    keep_freed_memory()  # as `finetune` does, for both
     threads = use_threads(0)
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
     torch.manual_seed(0)

@@ -22,7 +22,7 @@ from abaw.provenance import unknown_recipe
 from abaw.store import ArraySpec, FeatureStore, StoreHeader
 from abaw.training.augment import Augment
 from abaw.training.batches import FaceBatches, SampleOrder
-from abaw.training.device import resolve_precision, use_threads
+from abaw.training.device import keep_freed_memory, resolve_precision, use_threads
 from abaw.training.optim import adamw, parameter_groups
 from bench.record import make_record
 from bench.training_arms import LR, reconstruction_loss, timed_bare, timed_fit
@@ -40,6 +40,7 @@ ARMS = {
 
 def run(work: Path | None) -> list[dict[str, Any]]:
     """Records of ViT-B beside the bare loop, and of the small model beside its own and the decoder's time."""
+    keep_freed_memory()  # as `pretrain` does, for both loops
     threads = use_threads(0)
     precision = resolve_precision("auto", torch.device("cpu"))
     with tempfile.TemporaryDirectory(dir=work) as name:

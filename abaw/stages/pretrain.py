@@ -26,7 +26,7 @@ from abaw.models.vit import VIT_PRESETS, VitPreset
 from abaw.provenance import check_recipe, combine_trained_on
 from abaw.training.augment import Augment
 from abaw.training.batches import FaceBatches, SampleOrder
-from abaw.training.device import resolve_device, resolve_precision, use_threads
+from abaw.training.device import keep_freed_memory, resolve_device, resolve_precision, use_threads
 from abaw.training.distributed import join, piece_size
 from abaw.training.loop import FitResult, LoopSettings, Round, describe, fit
 from abaw.training.optim import adamw, check_warmup, half_cosine, parameter_groups, scaled_lr
@@ -164,6 +164,7 @@ class _Start:
     def __post_init__(self) -> None:
         settings = self.cfg.pretrain
         self.table = FrameTable(self.sources.refs, self.preset.image_size)
+        keep_freed_memory()
         torch.manual_seed(self.cfg.run.seed)
         self.model = MaskedAutoencoder(
             self.preset, mask_ratio=settings.mask_ratio, norm_pix_loss=settings.norm_pix_loss

@@ -26,7 +26,7 @@ from abaw.store import FeatureStore
 from abaw.tasks import Problem, Task, score
 from abaw.training.augment import AUGMENTS
 from abaw.training.batches import FaceBatches, SampleOrder
-from abaw.training.device import resolve_device, resolve_precision, use_threads
+from abaw.training.device import keep_freed_memory, resolve_device, resolve_precision, use_threads
 from abaw.training.distributed import from_main, join, main_first, own_part, piece_size
 from abaw.training.loop import FitResult, Loss, Validate, describe, fit
 from abaw.training.mixing import Mixing
@@ -164,6 +164,7 @@ class FinetuneJob:
     def train(self, folder: RunFolder) -> FitResult:
         """Fit the model in the run's folder; continues by itself."""
         own, seed, inputs = self.settings, self.cfg.run.seed, self.inputs
+        keep_freed_memory()
         torch.manual_seed(seed)
         table = FrameTable(inputs.train.refs, self.preset.image_size)
         begun = Start.of(self.start_from, table)
