@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # the user's targets: make align CONFIG=my/data.toml
 CONFIG ?= data.toml
 TASKS ?= va expr au
+# runs to report on
+RUNS ?= $(foreach task,$(TASKS),fuse-$(task)-netease)
 ARGS ?=
 # tests: folder of real recordings, e.g. make test REAL=../shared/data
 REAL ?=
@@ -13,14 +15,14 @@ ABAW := $(BIN)/abaw
 RUN = $(ABAW) $(1) -c $(CONFIG) $(ARGS)
 
 .PHONY: help setup demo test lint types format docs bench check clean \
-	align train features fuse evaluate submit
+	align train features fuse evaluate submit report
 
 help:
 	@echo "make demo      the whole pipeline on a generated set (two CPU cores: under ten minutes)"
 	@echo "make test      the tests; with REAL=DIR also those on real recordings"
 	@echo "make check     lint, types and tests"
 	@echo "make bench     all benchmarks; python -m bench NAME runs one"
-	@echo "make align train features fuse evaluate submit CONFIG=data.toml   the pipeline on your data"
+	@echo "make align train features fuse evaluate submit report CONFIG=data.toml   the pipeline on your data"
 
 # -- set-up ------------------------------------------------------------------------------------------------------------
 define SYSTEM_CHECK
@@ -55,7 +57,7 @@ $(VENV)/.dev: $(VENV)/.ready
 # -- demo --------------------------------------------------------------------------------------------------------------
 demo: $(VENV)/.ready
 	@$(ABAW) synth $(DEMO)
-	@$(MAKE) --no-print-directory align train features fuse submit evaluate CONFIG=$(DEMO)/data.toml
+	@$(MAKE) --no-print-directory align train features fuse submit report evaluate CONFIG=$(DEMO)/data.toml
 
 # -- the pipeline on a configuration -----------------------------------------------------------------------------------
 align: $(VENV)/.ready
@@ -77,6 +79,9 @@ evaluate: $(VENV)/.ready
 
 submit: $(VENV)/.ready
 	@for task in $(TASKS); do echo "$(call RUN,submit) --task $$task"; $(call RUN,submit) --task $$task || exit $$?; done
+
+report: $(VENV)/.ready
+	@for run in $(RUNS); do echo "$(call RUN,report) $$run"; $(call RUN,report) $$run || exit $$?; done
 
 # -- quality -----------------------------------------------------------------------------------------------------------
 test: $(VENV)/.ready

@@ -37,14 +37,19 @@ Raw = dict[str, Any]
 
 
 def load_config(
-    path: Path, *, overrides: Sequence[str] = (), flags: Mapping[str, Mapping[str, Any]] | None = None
+    path: Path,
+    *,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, Mapping[str, Any]] | None = None,
+    optional: bool = False,
 ) -> Config:
     """Read and validate a configuration file.
 
     ``overrides`` are ``table.key=value`` with a TOML value; ``flags`` are table -> key -> value, None = not given.
-    Raises AbawError (configuration) naming every problem at once.
+    ``optional``: a file that is not there counts as an empty one. Raises AbawError (configuration) naming every
+    problem at once.
     """
-    raw = _read_toml(path)
+    raw = {} if optional and not path.exists() else _read_toml(path)
     for text in overrides:
         keys, value = _parse_override(text)
         _set(raw, keys, value)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -59,6 +59,14 @@ class Counts(_ByRecording):
         total = _weighted(self.decided + self.labelled, weights)
         return np.divide(hits, total, out=np.zeros(hits.shape), where=total > 0)
 
+    def defined(self) -> np.ndarray:
+        """bool [R, L]: labels that are in the truth or the decisions of a recording alone."""
+        return np.asarray(self.decided + self.labelled > 0)
+
+    def same_truth(self, other: Counts) -> np.ndarray:
+        """bool [R]: recordings with as many labels of each kind as those of ``other``."""
+        return np.asarray((self.labelled == other.labelled).all(axis=1))
+
     def merge(self, group: np.ndarray, num_groups: int) -> Counts:
         """Recordings added up by their ``group`` int [R]."""
         return Counts(*(_added(part, group, num_groups) for part in (self.hits, self.decided, self.labelled)))
@@ -77,6 +85,14 @@ class Tables(_ByRecording):
     def parts(self, weights: np.ndarray | None = None) -> np.ndarray:
         """F1 of each class; 0 where it is undefined."""
         return self.counts().parts(weights)
+
+    def defined(self) -> np.ndarray:
+        """bool [R, L]: classes that are in the truth or the decisions of a recording alone."""
+        return self.counts().defined()
+
+    def same_truth(self, other: Tables) -> np.ndarray:
+        """bool [R]: recordings with as many rows of each true class as those of ``other``."""
+        return np.asarray((self.tables.sum(axis=2) == other.tables.sum(axis=2)).all(axis=1))
 
     def merge(self, group: np.ndarray, num_groups: int) -> Tables:
         """Recordings added up by their ``group`` int [R]."""
@@ -109,6 +125,16 @@ class Moments(_ByRecording):
         means = centre + shift
         below = variances.sum(axis=-1) + (means[..., 0] - means[..., 1]) ** 2
         return np.divide(2 * moments[..., 2], below, out=np.zeros(below.shape), where=variances.all(axis=-1))
+
+    def defined(self) -> np.ndarray:
+        """bool [R, L]: recordings with a row."""
+        return np.broadcast_to(self.rows[:, None] > 0, self.means.shape[:2])
+
+    def same_truth(self, other: Moments) -> np.ndarray:
+        """bool [R]: recordings whose truth has the rows, means and variances of ``other``'s, but for rounding."""
+        close = np.isclose(self.means[..., 1], other.means[..., 1], rtol=0, atol=1e-9)
+        close &= np.isclose(self.central[..., 1], other.central[..., 1], rtol=1e-9, atol=1e-9)
+        return np.asarray((self.rows == other.rows) & close.all(axis=1))
 
     def merge(self, group: np.ndarray, num_groups: int) -> Moments:
         """Recordings pooled by their ``group`` int [R]."""
@@ -157,6 +183,14 @@ class Histograms(_ByRecording):
         return np.asarray(nearest[f1[:, nearest].argmax(axis=1)])
 
 
+Statistics = Counts | Tables | Moments
+
+
+def stacked(parts: Sequence[Any]) -> Any:
+    """Recordings of several statistics of one kind, one after another."""
+    return type(parts[0]).stack(parts)
+
+
 # -- of one recording ------------------------------------------------------------------------------------------------
 def usable(head: Head, labels: LabelArrays, *, element_mask: bool = False) -> np.ndarray:
     """bool [N, target_dim]: labels that count, as in ``Head.measure``: a row with any unlabelled column does not,
@@ -166,7 +200,7 @@ def usable(head: Head, labels: LabelArrays, *, element_mask: bool = False) -> np
     return np.broadcast_to(labels.mask.all(axis=1, keepdims=True), labels.mask.shape)
 
 
-def of_decisions(head: Head, decisions: np.ndarray, values: np.ndarray, mask: np.ndarray) -> Counts | Tables | Moments:
+def of_decisions(head: Head, decisions: np.ndarray, values: np.ndarray, mask: np.ndarray) -> Statistics:
     """Statistics of one recording, R = 1: decisions and labels [N, target_dim] where ``mask``, see ``usable``."""
     if head.problem is Problem.MULTILABEL:
         decided, labelled = decisions.astype(bool) & mask, values.astype(bool) & mask

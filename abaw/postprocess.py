@@ -7,11 +7,11 @@ of labels.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -19,6 +19,8 @@ from pydantic.dataclasses import dataclass
 
 from abaw.errors import AbawError
 from abaw.publish import publish_text
+
+T = TypeVar("T")
 
 FILE_NAME = "post.json"
 SAVGOL_ORDER = 3  # of the ABAW3 winners' code, with 15 rows
@@ -59,6 +61,26 @@ class Post:
         """Whether decisions are those of the scores as they are."""
         return (
             not (any(self.half_width.values()) or any(self.min_run.values()) or self.thresholds) and self.clip == UNIT
+        )
+
+    def of_heads(self, sources: Mapping[str, str]) -> Post:
+        """The same treatment for heads that are made of these (new name -> name here); others are left out.
+
+        Thresholds belong to scores as they are, so that a head of another name has none.
+        """
+
+        def kept(table: Mapping[str, T]) -> dict[str, T]:
+            return {name: table[source] for name, source in sources.items() if source in table}
+
+        thresholds = {
+            name: self.thresholds[name] for name, source in sources.items() if source == name in self.thresholds
+        }
+        return replace(
+            self,
+            half_width=kept(self.half_width),
+            filter=kept(self.filter),
+            min_run=kept(self.min_run),
+            thresholds=thresholds,
         )
 
 

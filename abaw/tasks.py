@@ -142,6 +142,37 @@ TASKS: dict[str, Task] = {
 }
 
 
+# The two expressions of each compound one, as its name says.
+CE_PARENTS: dict[str, tuple[str, str]] = {
+    "Fearfully_Surprised": ("Fear", "Surprise"),
+    "Happily_Surprised": ("Happiness", "Surprise"),
+    "Sadly_Surprised": ("Sadness", "Surprise"),
+    "Disgustedly_Surprised": ("Disgust", "Surprise"),
+    "Angrily_Surprised": ("Anger", "Surprise"),
+    "Sadly_Fearful": ("Sadness", "Fear"),
+    "Sadly_Angry": ("Sadness", "Anger"),
+}
+
+
+def derive(head: Head, task: Task) -> tuple[Head, np.ndarray] | None:
+    """The head of ``task`` that ``head`` follows from, and the matrix that turns its scores [T, n] @ [n, L] into ours.
+
+    A head of the same name and labels; one of classes whose labels hold all of ours (the others are left out); and
+    for compound expressions the eight expressions, each pair being the sum of its two parents' probabilities (our
+    choice: the challenge names no rule). None where there is no such head.
+    """
+    for source in task.heads:
+        if source == head:
+            return source, np.eye(head.output_dim, dtype=np.float32)
+        if not source.problem is head.problem is Problem.MULTICLASS:
+            continue
+        parts = [CE_PARENTS.get(label, (label,)) if head is _CE else (label,) for label in head.labels]
+        if all(label in source.labels for part in parts for label in part):
+            columns = [[float(label in part) for part in parts] for label in source.labels]
+            return source, np.array(columns, np.float32)
+    return None
+
+
 def decide(task: Task, scores: Mapping[str, np.ndarray], post: Post | None = None) -> dict[str, np.ndarray]:
     """Scores of one track, by head, -> decisions by head. The only place where scores become labels."""
     used = post or Post()

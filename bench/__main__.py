@@ -24,6 +24,8 @@ NAMES = {
     "extract-visual": "extract_visual",
     "gpu-extract": "gpu_extract",
     "tune": "tune",
+    "evaluate": "evaluate",
+    "submit": "submit",
     "fuse": "fuse",
     "gpu-fuse": "gpu_fuse",
 }

@@ -46,8 +46,10 @@ FLAGS = {
     "extract-audio": "config device dry_run encoder json limit overwrite quiet set_ shard strict verbose workers",
     "fuse": "ablate_streams acknowledge config device dry_run ensemble fold folds json more overwrite quiet "
     "set_ task verbose",
-    "evaluate": "config json predictions quiet raw set_ verbose",
-    "submit": "config edition json overwrite predictions quiet sample set_ task verbose",
+    "evaluate": "against config from_csv json labels predictions quiet raw set_ task verbose",
+    "submit": "acknowledge check config dry_run edition json number overwrite predictions quiet sample set_ task "
+    "verbose",
+    "report": "config json labels out quiet raw run set_ task verbose with_faces",
     "synth": "json out portraits quiet seconds seed sheet verbose videos workers",
     "check": "config csv json quiet set_ verbose",
     "tune": "acknowledge also config dry_run json overwrite predictions quiet set_ verbose",

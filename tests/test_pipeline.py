@@ -128,7 +128,7 @@ def test_evaluate_reports_every_predictions_store(inside, project):
 def test_submissions_have_the_sample_files_rows(inside, task):
     examples = inside / "aff-wild2/test_set/test_set_examples"
     sample = (examples / f"CVPR_10th_ABAW_{task.upper()}_test_set_example.txt").read_text().splitlines()
-    written = (inside / f"submissions/10-{task}/predictions.txt").read_text().splitlines()
+    written = (inside / f"submissions/10-{task}/submission-1/predictions.txt").read_text().splitlines()
     assert written[0] == sample[0]
     assert [line.partition(",")[0] for line in written] == [line.partition(",")[0] for line in sample]
     assert {line.count(",") for line in written[1:]} == {{"va": 2, "expr": 1, "au": 12}[task]}

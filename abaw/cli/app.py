@@ -36,7 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Frame-level facial affect analysis in video: action units, expression, valence-arousal.\n\n"
     "Pipeline: align -> pretrain -> finetune -> extract-visual, extract-audio -> fuse -> evaluate -> submit. "
-    "Tools: synth, check, tune, inspect, import, export.",
+    "Tools: synth, check, tune, report, inspect, import, export.",
 )
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="Configuration file.")]
@@ -55,10 +55,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also log each track.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings, errors and the result.")]
 TaskName = Annotated[
-    str | None, typer.Option("--task", help="au, expr, va, mtl or lsd; default from the configuration.")
+    str | None, typer.Option("--task", help="au, expr, va, mtl, lsd or ce; default from the configuration.")
 ]
 InitFrom = Annotated[
     str | None, typer.Option("--init-from", metavar="FILE", help="Weights to start from, of any recognised kind.")
+]
+Labels = Annotated[
+    Path | None, typer.Option("--labels", metavar="PATH", help="Folder or file of labels; default that of [data].")
 ]
 Folds = Annotated[
     str | None, typer.Option("--folds", metavar="K", help="Cross-validation over K folds of videos, or official.")
@@ -77,16 +80,20 @@ def load(
     device: str | None = None,
     workers: int | None = None,
     offline: bool = False,
+    optional: bool = False,
     verbose: bool,
     quiet: bool,
     **tables: dict[str, Any],
 ) -> Any:
-    """Set up logging and read the configuration; flags, also those of ``tables``, stand above it (None = not given)."""
+    """Set up logging and read the configuration; flags, also those of ``tables``, stand above it (None = not given).
+
+    ``optional``: the default file need not be there, since the flags say all that is needed.
+    """
     console.setup(verbose=verbose, quiet=quiet)
     from abaw.config_file import load_config
 
     flags = {"run": {"device": device, "workers": workers, "offline": offline or None}, **tables}
-    return load_config(config, overrides=overrides or [], flags=flags)
+    return load_config(config, overrides=overrides or [], flags=flags, optional=optional and config == DEFAULT_CONFIG)
 
 
 def given_path(text: str | None) -> str | None:

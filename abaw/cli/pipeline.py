@@ -17,6 +17,7 @@ from abaw.cli.app import (
     Folds,
     InitFrom,
     Json,
+    Labels,
     Limit,
     Offline,
     Options,
@@ -219,7 +220,19 @@ def fuse(
 
 @app.command()
 def evaluate(
-    predictions: Annotated[list[Path] | None, typer.Argument(help="Predictions stores; default all.")] = None,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[PREDICTIONS]...", help="Predictions stores or submission files; default all stores."),
+    ] = None,
+    from_csv: Annotated[
+        list[Path] | None,
+        typer.Option("--from-csv", metavar="CSV", help="A csv file, or a folder of one a track; repeatable."),
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="B", help="Compare with these predictions, on the same videos.")
+    ] = None,
+    task: Annotated[str | None, typer.Option("--task", help="Task to measure; default that of the scores.")] = None,
+    labels: Labels = None,
     raw: Annotated[bool, typer.Option("--raw", help="Leave post.json aside.")] = False,
     config: Config = DEFAULT_CONFIG,
     set_: Overrides = None,
@@ -227,35 +240,48 @@ def evaluate(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score predictions with the official metrics.
+    """Score predictions with the official metrics, with intervals, by class, unit and video.
 
-    Example: abaw evaluate predictions/fuse-va-netease
+    Example: abaw evaluate predictions/fuse-va-netease --against predictions/fuse-va-gru
     """
-    cfg = load(config, set_, verbose=verbose, quiet=quiet)
+    cfg = load(config, set_, optional=labels is not None, verbose=verbose, quiet=quiet)
     from abaw.stages import evaluate as stage
 
-    finish(stage.run(cfg, predictions=predictions or (), raw=raw), json=json)
+    options: Options = {"from_csv": from_csv or (), "against": against, "task": task, "labels": labels}
+    finish(stage.run(cfg, predictions=predictions or (), raw=raw, **options), json=json)
 
 
 @app.command()
 def submit(
     predictions: Annotated[Path | None, typer.Argument(help="Predictions store; default from [submit].")] = None,
     task: TaskName = None,
-    edition: Annotated[str | None, typer.Option(help="Edition of the challenge, e.g. 10.")] = None,
-    sample: Annotated[Path | None, typer.Option(help="The organisers' sample file.")] = None,
+    edition: Annotated[str | None, typer.Option(help="Edition of the challenge, 3 to 11.")] = None,
+    sample: Annotated[Path | None, typer.Option(help="The organisers' sample or list file.")] = None,
+    check: Annotated[
+        Path | None, typer.Option("--check", metavar="FILE", help="Write nothing: check this file, whoever made it.")
+    ] = None,
+    number: Annotated[int, typer.Option(min=1, max=5, help="Which of the five submissions this is.")] = 1,
+    acknowledge: Annotated[
+        bool, typer.Option("--acknowledge", help="Write although the edition's rules may forbid these models.")
+    ] = False,
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
     config: Config = DEFAULT_CONFIG,
     set_: Overrides = None,
     json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write the challenge's file, row for row as the organisers' sample file asks.
+    """Write the challenge's file, row for row as the organisers' sample file asks, or check one.
 
     Example: abaw submit --task va --edition 10 --sample VA_test_set_example.txt
     """
-    cfg = load(config, set_, verbose=verbose, quiet=quiet)
+    cfg = load(config, set_, optional=check is not None, verbose=verbose, quiet=quiet)
     from abaw.stages import submit as stage
 
-    options: Options = {"task": task, "edition": edition, "sample": sample, "predictions": predictions}
-    finish(stage.run(cfg, overwrite=overwrite, **options), json=json)
+    what: Options = {"task": task, "edition": edition, "sample": sample}
+    if check is not None:
+        finish(stage.check(cfg, check, **what), json=json)
+        return
+    options: Options = {"predictions": predictions, "number": number, "acknowledge": acknowledge, "dry_run": dry_run}
+    finish(stage.run(cfg, overwrite=overwrite, **what, **options), json=json)

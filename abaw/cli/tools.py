@@ -13,6 +13,7 @@ from abaw.cli.app import (
     Config,
     DryRun,
     Json,
+    Labels,
     Limit,
     Options,
     Overrides,
@@ -97,6 +98,33 @@ def tune(
 
     options: Options = {"also": also or (), "acknowledge": acknowledge, "dry_run": dry_run}
     finish(stage.run(cfg, predictions=predictions, overwrite=overwrite, **options), json=json)
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="A run, its folder, or a predictions store.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Default reports/<predictions>.html.")] = None,
+    with_faces: Annotated[
+        bool, typer.Option("--with-faces", help="Show face crops too: personal data, mind who gets the page.")
+    ] = False,
+    task: Annotated[str | None, typer.Option("--task", help="Task to measure; default that of the scores.")] = None,
+    labels: Labels = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Leave post.json aside.")] = False,
+    config: Config = DEFAULT_CONFIG,
+    set_: Overrides = None,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write one page of a run's results that opens anywhere: metrics, plots, timelines, and how it was made.
+
+    Example: abaw report fuse-va-netease
+    """
+    cfg = load(config, set_, optional=labels is not None, verbose=verbose, quiet=quiet)
+    from abaw.stages import report as stage
+
+    options: Options = {"with_faces": with_faces, "task": task, "labels": labels, "raw": raw}
+    finish(stage.run(cfg, run, out=out, **options), json=json)
 
 
 @app.command()

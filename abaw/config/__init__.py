@@ -160,17 +160,30 @@ class EvaluateConfig(Table):
 
     predictions: list[RelativePath] = Field([], description="predictions stores; default all of predictions/")
     au_mask: Literal["row", "element"] = Field("row", description="row: any -1 drops the row; element: only that unit")
+    resamples: NonNegativeInt = Field(1000, description="of whole recordings, for intervals and comparisons; 0 = none")
+
+
+class ReportConfig(Table):
+    """The page that `report` writes."""
+
+    output: RelativePath | None = Field(None, description="folder for <predictions>.html; default reports")
+    videos: NonNegativeInt = Field(12, description="timelines drawn, the worst videos first; 0 = of all videos")
+    face_crops: PositiveInt = Field(8, description="faces shown of each drawn video, with --with-faces")
 
 
 class SubmitConfig(Table):
     """The challenge's files; [submit.<task>] overrides it for a task."""
 
     edition: str = Field("10", description="edition whose format is written")
-    task: str = Field("va", description="au | expr | va; the --task flag overrides it")
+    task: str = Field("va", description="au | expr | va | mtl | lsd | ce; the --task flag overrides it")
     sample: RelativePath | None = Field(None, description="the organisers' sample file: authority for rows and order")
     predictions: RelativePath | None = Field(None, description="predictions store; default that of `fuse`")
-    output: RelativePath | None = Field(None, description="folder for <edition>-<task>/; default submissions")
-    gap: Literal["hold", "nearest"] = Field("hold", description="rows without a prediction take this neighbour's score")
+    output: RelativePath | None = Field(
+        None, description="folder for <edition>-<task>/submission-<N>/; default submissions"
+    )
+    gap: Literal["hold", "nearest", "linear"] = Field(
+        "hold", description="scores of rows without a prediction: the last one's, the nearest one's, or between both"
+    )
 
 
 class Config(Table):
@@ -189,6 +202,7 @@ class Config(Table):
     tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     submit: SubmitConfig = SubmitConfig()
+    report: ReportConfig = ReportConfig()
     encoders: dict[str, EncoderConfig] = Field({}, description="named extractions")
     finetune_tasks: dict[str, FinetuneConfig] = Field({}, description="[finetune.<task>] merged over [finetune]")
     fuse_tasks: dict[str, FuseConfig] = Field({}, description="[fuse.<task>] merged over [fuse]")

@@ -66,7 +66,7 @@ class KeyedLabels:
     by_track = False
 
     def __init__(self, data: DataConfig, task: Task, store: FeatureStore, *, required: bool = True) -> None:
-        source = task.train_on or task.name
+        source = task.name
         if source not in data.annotations:
             raise AbawError(
                 f"no labels are configured for task {source}",
@@ -78,6 +78,7 @@ class KeyedLabels:
         self._layout = _layout(data, self.task, self.path)
         self._required = required
         self._shards: dict[str, _Shard] = {}
+        self._folders: dict[str, int] = {}
         self._unmatched: list[str] = []
 
     # -- the interface of a label source ---------------------------------------------------------------------------
@@ -100,8 +101,12 @@ class KeyedLabels:
             found[name] = Labels(np.where(mask, values, 0).astype(np.float32), mask)
         return found
 
+    def count(self, track_id: str) -> int:
+        """0: rows are those of the store."""
+        return 0
+
     def recordings(self, track_id: str, num_rows: int) -> np.ndarray:
-        """int64 [num_rows]: number of the folder each image lies in; images of one folder count as neighbours."""
+        """int64 [num_rows]: number of the folder each image lies in, the same in every shard."""
         return self._shard(track_id, num_rows).folder.astype(np.int64)
 
     def notes(self) -> list[str]:
@@ -139,7 +144,7 @@ class KeyedLabels:
         return self._shards
 
     def _place(self, keys: list[str]) -> _Shard:
-        place, folders = self._layout.place, dict[str, int]()
+        place, folders = self._layout.place, self._folders
         pairs = np.array([place(key) for key in keys], np.int32).reshape(-1, 2)
         numbers = [folders.setdefault(key.rpartition("/")[0], len(folders)) for key in keys]
         return _Shard(pairs[:, 0].astype(np.int8), pairs[:, 1], np.array(numbers, np.int32))

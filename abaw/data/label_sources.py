@@ -13,7 +13,7 @@ import numpy as np
 from abaw.config import DataConfig
 from abaw.data.annotations import LabelReader, Labels
 from abaw.data.keyed import KeyedLabels
-from abaw.data.manifest import Manifest
+from abaw.data.manifest import Manifest, Track
 from abaw.errors import AbawError
 from abaw.store import FeatureStore
 from abaw.tasks import Task
@@ -44,8 +44,15 @@ class LabelSource(Protocol):
         """Labels by head, each of ``num_rows`` rows; rows of another split are unlabelled."""
         ...
 
+    def count(self, track_id: str) -> int:
+        """Rows that the labels give a track; 0 where they name single images."""
+        ...
+
     def recordings(self, track_id: str, num_rows: int) -> np.ndarray:
-        """int64 [num_rows]: equal for rows of one recording, whose neighbours are near-duplicates."""
+        """int64 [num_rows]: equal for rows of one recording, whose neighbours are near-duplicates.
+
+        Where a track is no whole (``by_track`` False), a recording has the same number in all of them.
+        """
         ...
 
     def notes(self) -> list[str]:
@@ -75,6 +82,13 @@ class TrackLabels:
 
         Raises AbawError for a track without labels, and where labels and frames do not belong together.
         """
+        return self._reader.labels(self._track(track_id), num_rows)
+
+    def count(self, track_id: str) -> int:
+        """Rows of the track's label file. Raises AbawError as `labels` does."""
+        return self._reader.count(self._track(track_id))
+
+    def _track(self, track_id: str) -> Track:
         track = self._manifest.get(track_id)
         if track is None:
             raise AbawError(
@@ -82,7 +96,7 @@ class TrackLabels:
                 where=str(self.path),
                 fix="choose a labelled track, or correct data.annotations",
             )
-        return self._reader.labels(track, num_rows)
+        return track
 
     def recordings(self, track_id: str, num_rows: int) -> np.ndarray:
         """int64 [num_rows]: a track is one recording."""

@@ -207,7 +207,7 @@ def _readers(data: DataConfig) -> dict[str, LabelReader]:
 
 
 def sample_rows(cfg: Config) -> dict[str, dict[str, Named]]:
-    """Task -> track -> rows, of every sample file that [submit] and [submit.<task>] name.
+    """Task -> track -> rows, of every sample file that [submit] and [submit.<task>] name and that has tracks.
 
     Raises AbawError for a file that cannot be read.
     """
@@ -218,6 +218,8 @@ def sample_rows(cfg: Config) -> dict[str, dict[str, Named]]:
             continue
         edition = choose(EDITIONS, table.edition, what="edition", where="submit.edition")
         sample = read_sample(table.sample, choose(edition.submissions, task, what="task", where="submit.task"))
+        if sample.keyed:
+            continue  # single images, not rows of tracks
         highest = np.zeros(len(sample.tracks), np.int64)
         np.maximum.at(highest, sample.track_index, sample.rows + 1)
         counts = np.bincount(sample.track_index, minlength=len(sample.tracks))

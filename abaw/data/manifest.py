@@ -17,6 +17,7 @@ from unicodedata import normalize
 from abaw.config import DataConfig
 from abaw.crop_names import crop_number
 from abaw.data.collection import list_shards, require_folder, unreadable, walk_files
+from abaw.data.mtl_files import mtl_tracks
 from abaw.errors import AbawError, ExitCode
 from abaw.store_header import check_track_id
 
@@ -196,16 +197,7 @@ def _mtl_tracks(path: Path) -> Iterator[tuple[str, str, str]]:
         file = path / name
         if not file.is_file():
             continue
-        first: dict[str, int] = {}
-        try:
-            lines = file.read_text(encoding="utf-8-sig").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            fix = "make it readable, as UTF-8 text"
-            raise AbawError(f"label file {name} cannot be read ({error})", where=str(file), fix=fix) from error
-        for number, line in enumerate(lines[1:], start=2):
-            if "/" in line:
-                first.setdefault(line.split("/", 1)[0].strip(), number)
-        for track_id, number in sorted(first.items()):
+        for track_id, number in sorted(mtl_tracks(file).items()):
             yield track_id, split, f"{file}, line {number}"
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from abaw.encoders.faces import RANDOM, VisualOptions
 from abaw.encoders.model_encoder import ModelEncoder, Network, foreign_source, random_source, random_weights
 from abaw.encoders.onnx_files import arcface_onnx
-from abaw.encoders.published import WHERE, Published, find_weights, named_path, usual_folders
+from abaw.encoders.published import ARCFACE, DAN, WHERE, find_weights, named_path, usual_folders
 from abaw.errors import AbawError, ExitCode
 from abaw.label_spaces import label_space
 from abaw.models import dan as dan_model
@@ -24,24 +24,6 @@ from abaw.models.pixels import BICUBIC, normalisation
 
 TIMM = "timm:"
 WHERE_LABELS = "encoders.<name>.labels"
-
-DAN = Published(
-    origin="github.com/yaoing/DAN (its checkpoints for AffectNet)",
-    licence="trained on AffectNet, which is for research only",
-    files=dict.fromkeys(("affecnet8_epoch6_acc0.6326.pth", "affecnet8_epoch5_acc0.6209.pth"), ""),
-)
-# Recognition models of insightface's packs buffalo_l, antelopev2 and buffalo_s; sha256 as their users state them.
-ARCFACE = Published(
-    origin="github.com/deepinsight/insightface (packs of the release v0.7: buffalo_l, antelopev2, buffalo_s; "
-    "backbone.pth of its model zoo arcface_torch)",
-    licence="for non-commercial research only",
-    files={
-        "w600k_r50.onnx": "4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43",
-        "glintr100.onnx": "4ab1d6435d639628a6f3e5008dd4f929edf4c4124b1a7169e1048f9fef534cdf",
-        "w600k_mbf.onnx": "9cc6e4a75f0e2bf0b1aed94578f144d15175f357bdc05e815e5c4a02b319eb4f",
-        "backbone.pth": "",
-    },
-)
 
 
 def dan(options: VisualOptions) -> ModelEncoder:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from abaw.encoders.faces import VisualOptions
 from abaw.encoders.model_encoder import Build, ModelEncoder, Network, Source, foreign_source
-from abaw.encoders.published import Published, find_weights
+from abaw.encoders.published import HSEMOTION, Published, find_weights
 from abaw.errors import AbawError, ExitCode
 from abaw.label_spaces import LABEL_SPACES, by_name, label_space
 from abaw.models.iresnet import IMAGE_SIZE
@@ -24,22 +24,6 @@ from abaw.models.pixels import normalisation
 ONNX = "onnx:"
 ORDER = LABEL_SPACES["affectnet8"].labels  # in which expression scores are given, whatever the file's order
 VALUES = ("valence", "arousal")
-
-# File names, sizes, constants and label orders as the library publishes them; sha256 as users of the files state them.
-HSEMOTION = Published(
-    origin="github.com/sb-ai-lab/EmotiEffLib (models/affectnet_emotions/onnx)",
-    licence="code Apache-2.0; trained on AffectNet, which is for research only",
-    files={
-        "enet_b0_8_best_vgaf.onnx": "00085f9a8ef0bf8fc24a645550185703768951a53aff9f141c8637529eba1840",
-        "enet_b0_8_best_afew.onnx": "",
-        "enet_b0_8_va_mtl.onnx": "c43e056ad388d4a8dc911832b8291435b2af537f967e5870ebd731574ec7e812",
-        "enet_b2_8.onnx": "180a9d4845b59393de4511598a0d1d34b705034691ea32959ce5009db7cf52b7",
-        "enet_b2_7.onnx": "",
-        "mbf_va_mtl.onnx": "0323ace52ea6dbe9aa4a909d20933f7b8629c3fb41249e338f4316abf2a4828c",
-        "mobilevit_va_mtl.onnx": "93a2bee1f2e0b04e313c695078e9351c75e8fb4c457af4268a1716cb35601b0c",
-        "mobilenet_7.onnx": "",
-    },
-)
 
 
 class Variant(NamedTuple):

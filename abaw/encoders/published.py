@@ -28,6 +28,52 @@ class Published:
     files: dict[str, str] = field(default_factory=dict)
 
 
+DAN = Published(
+    origin="github.com/yaoing/DAN (its checkpoints for AffectNet)",
+    licence="trained on AffectNet, which is for research only",
+    files=dict.fromkeys(("affecnet8_epoch6_acc0.6326.pth", "affecnet8_epoch5_acc0.6209.pth"), ""),
+)
+# Recognition models of insightface's packs buffalo_l, antelopev2 and buffalo_s; sha256 as their users state them.
+ARCFACE = Published(
+    origin="github.com/deepinsight/insightface (packs of the release v0.7: buffalo_l, antelopev2, buffalo_s; "
+    "backbone.pth of its model zoo arcface_torch)",
+    licence="for non-commercial research only",
+    files={
+        "w600k_r50.onnx": "4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43",
+        "glintr100.onnx": "4ab1d6435d639628a6f3e5008dd4f929edf4c4124b1a7169e1048f9fef534cdf",
+        "w600k_mbf.onnx": "9cc6e4a75f0e2bf0b1aed94578f144d15175f357bdc05e815e5c4a02b319eb4f",
+        "backbone.pth": "",
+    },
+)
+# File names as the library publishes them; sha256 as users of the files state them.
+HSEMOTION = Published(
+    origin="github.com/sb-ai-lab/EmotiEffLib (models/affectnet_emotions/onnx)",
+    licence="code Apache-2.0; trained on AffectNet, which is for research only",
+    files={
+        "enet_b0_8_best_vgaf.onnx": "00085f9a8ef0bf8fc24a645550185703768951a53aff9f141c8637529eba1840",
+        "enet_b0_8_best_afew.onnx": "",
+        "enet_b0_8_va_mtl.onnx": "c43e056ad388d4a8dc911832b8291435b2af537f967e5870ebd731574ec7e812",
+        "enet_b2_8.onnx": "180a9d4845b59393de4511598a0d1d34b705034691ea32959ce5009db7cf52b7",
+        "enet_b2_7.onnx": "",
+        "mbf_va_mtl.onnx": "0323ace52ea6dbe9aa4a909d20933f7b8629c3fb41249e338f4316abf2a4828c",
+        "mobilevit_va_mtl.onnx": "93a2bee1f2e0b04e313c695078e9351c75e8fb4c457af4268a1716cb35601b0c",
+        "mobilenet_7.onnx": "",
+    },
+)
+# By the registry's name, for everything that has weights; here because reading it needs no torch.
+PUBLISHED: dict[str, Published] = {
+    "mae": Published(origin="abaw pretrain; MAE, MAE-Face, FMAE, timm, Hugging Face", licence="of the file"),
+    "finetuned": Published(origin="abaw finetune", licence="of the weights it started from"),
+    "emma": Published(origin="abaw finetune, or the authors' file (feature alone)", licence="of the file"),
+    "emae": Published(origin="abaw finetune", licence="of the weights it started from"),
+    "dan": DAN,
+    "iresnet": ARCFACE,
+    "hsemotion": HSEMOTION,
+    "timm": Published(origin="a file, or the hub cache", licence="of the weights"),
+    "onnx": Published(origin="a file", licence="of the file"),
+}
+
+
 def named_path(options: VisualOptions) -> Path:
     """What `options.weights` names: file or folder, from `root` on."""
     return options.root / Path(options.weights).expanduser()

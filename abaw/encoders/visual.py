@@ -17,7 +17,7 @@ import numpy as np
 
 from abaw.encoders import networks, onnx_files, own
 from abaw.encoders.faces import RANDOM, Faces, View, VisualEncoder, VisualOptions
-from abaw.encoders.published import Published
+from abaw.encoders.published import PUBLISHED, Published
 from abaw.errors import AbawError, ExitCode, choose
 from abaw.provenance import unknown_recipe
 
@@ -91,7 +91,7 @@ VISUAL_ENCODERS: dict[str, Entry] = {
         takes=("random", "pooling", "flip"),
         width="of the ViT: 384, 768, 1024 for S, B, L",
         images="of the ViT: 224 px for the published ones; RGB, ImageNet's constants, or MAE-Face's",
-        published=Published(origin="abaw pretrain; MAE, MAE-Face, FMAE, timm, Hugging Face", licence="of the file"),
+        published=PUBLISHED["mae"],
     ),
     "finetuned": Entry(
         own.finetuned,
@@ -99,7 +99,7 @@ VISUAL_ENCODERS: dict[str, Entry] = {
         takes=("pooling", "scores", "flip"),
         width="of the ViT; with scores one more per label of the task",
         images=_OF_RUN,
-        published=Published(origin="abaw finetune", licence="of the weights it started from"),
+        published=PUBLISHED["finetuned"],
     ),
     "emma": Entry(
         own.emma,
@@ -108,7 +108,7 @@ VISUAL_ENCODERS: dict[str, Entry] = {
         takes=("pooling", "scores", "flip"),
         width="768 for ViT-B; with scores 22 more",
         images=_OF_RUN,
-        published=Published(origin="abaw finetune, or the authors' file (feature alone)", licence="of the file"),
+        published=PUBLISHED["emma"],
     ),
     "emae": Entry(
         own.emae,
@@ -117,28 +117,28 @@ VISUAL_ENCODERS: dict[str, Entry] = {
         takes=("pooling", "scores", "flip"),
         width="768 for ViT-B; with scores one more per label of the task",
         images=_OF_RUN,
-        published=Published(origin="abaw finetune", licence="of the weights it started from"),
+        published=PUBLISHED["emae"],
     ),
     "dan": Entry(
         networks.dan,
         takes=("random", "scores", "labels", "flip"),
         width="512; with scores 520",
         images="224 px, RGB, ImageNet's constants",
-        published=networks.DAN,
+        published=PUBLISHED["dan"],
     ),
     "iresnet": Entry(
         networks.iresnet,
         takes=("random", "flip"),
         width="512",
         images="112 px, RGB in [-1, 1]",
-        published=networks.ARCFACE,
+        published=PUBLISHED["iresnet"],
     ),
     "hsemotion": Entry(
         onnx_files.hsemotion,
         takes=("scores", "labels", "flip"),
         width="of the file: 1280 for enet_b0, 1408 for enet_b2; with scores 7 or 8 more, 10 for *_mtl",
         images="224 px, 260 for enet_b2, 112 for mbf; RGB, ImageNet's constants, [-1, 1] for mbf",
-        published=onnx_files.HSEMOTION,
+        published=PUBLISHED["hsemotion"],
     ),
     "landmarks": Entry(_landmarks, width="14", images="none: five points and the box"),
     "timm": Entry(
@@ -147,7 +147,7 @@ VISUAL_ENCODERS: dict[str, Entry] = {
         named="model",
         width="of the model",
         images="of the model: RGB, size and constants as timm has them",
-        published=Published(origin="a file, or the hub cache", licence="of the weights"),
+        published=PUBLISHED["timm"],
     ),
     "onnx": Entry(
         onnx_files.onnx_encoder,
@@ -155,7 +155,7 @@ VISUAL_ENCODERS: dict[str, Entry] = {
         named="file",
         width="of the graph's first output",
         images="side of the graph; RGB or BGR and constants as configured",
-        published=Published(origin="a file", licence="of the file"),
+        published=PUBLISHED["onnx"],
     ),
 }
 

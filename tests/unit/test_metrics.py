@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
+from scipy.stats import pearsonr
+from sklearn.metrics import confusion_matrix, f1_score
 
 from abaw.metrics import ccc, confusion, f1_binary, f1_per_class
 
@@ -36,6 +37,18 @@ def test_ccc_is_symmetric_and_at_most_pearson(seed):
     assert abs(ccc(x, y)) <= abs(np.corrcoef(x, y)[0, 1]) + 1e-12
 
 
+def test_ccc_has_population_variances():
+    # cov 1/4, variances 1/4 and 1/4, means 1/2 apart: (2/4) / (1/2 + 1/4); with sample variances 1 / (1 + 1/4)
+    assert ccc(np.array([0, 1]), np.array([0.5, 1.5])) == pytest.approx(2 / 3)
+
+
+def test_ccc_is_pearsons_correlation_times_what_scale_and_shift_cost():
+    x, y = np.random.default_rng(0).normal(size=(2, 400)) + [[0.3], [0.1]]
+    y = 0.4 * x + y
+    u, v = x.std() / y.std(), (x.mean() - y.mean()) / np.sqrt(x.std() * y.std())
+    assert ccc(x, y) == pytest.approx(pearsonr(x, y)[0] * 2 / (u + 1 / u + v * v), abs=1e-12)
+
+
 def test_f1_by_hand():
     # hits 1, false alarms 1, misses 2: 2 / (2 + 1 + 2)
     assert f1_binary(np.array([1, 1, 0, 0]), np.array([1, 0, 1, 1])) == pytest.approx(0.4)
@@ -58,3 +71,15 @@ def test_f1_equals_scikit_learn():
     x, y = rng.integers(0, 8, (2, 500))
     assert f1_per_class(x, y, 8).mean() == pytest.approx(f1_score(y, x, average="macro"))
     assert f1_binary(x > 3, y > 3) == pytest.approx(f1_score(y > 3, x > 3))
+
+
+@pytest.mark.parametrize("num_classes", [6, 7, 8])
+def test_f1_per_class_equals_scikit_learn_also_where_a_class_is_absent(num_classes):
+    rng = np.random.default_rng(num_classes)
+    x, y = rng.integers(0, num_classes - 1, (2, 60))  # the last class is nowhere
+    y[y == 0] = 1  # and the first is only decided
+    names = range(num_classes)
+    wanted = f1_score(y, x, labels=names, average=None, zero_division=0)
+    assert f1_per_class(x, y, num_classes).tolist() == pytest.approx(wanted)
+    assert f1_per_class(x, y, num_classes)[[0, -1]].tolist() == [0, 0]
+    assert np.array_equal(confusion(x, y, num_classes), confusion_matrix(y, x, labels=names))

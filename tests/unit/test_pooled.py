@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 
 from abaw.data.annotations import Labels
-from abaw.pooled import BINS, Counts, Histograms, UnitHistogram, interval, of_decisions, resamples, usable
+from abaw.pooled import (
+    BINS,
+    Counts,
+    Histograms,
+    Tables,
+    UnitHistogram,
+    interval,
+    moments,
+    of_decisions,
+    resamples,
+    stacked,
+    usable,
+)
 from abaw.postprocess import Post
 from abaw.tasks import TASKS, Problem
 
@@ -178,3 +190,30 @@ def test_a_perfect_answer_is_perfect_in_every_resample():
     recordings = [(truth[k : k + 10], Labels(truth[k : k + 10], mask)) for k in (0, 10, 20)]
     found = pooled(HEADS["va"], recordings)
     assert found.parts(resamples(3, 100, seed=0)).min() == pytest.approx(1)
+
+
+def test_a_class_is_defined_where_it_is_labelled_or_decided():
+    first = np.zeros((3, 3), int)
+    first[0, 1] = 4  # the first class decided as the second: the third is nowhere
+    found = Tables(np.stack([first, np.zeros((3, 3), int)]))
+    assert found.defined().tolist() == [[True, True, False], [False] * 3]
+    counts = Counts(np.array([[0, 0]]), np.array([[2, 0]]), np.array([[0, 0]]))
+    assert counts.defined().tolist() == [[True, False]]
+
+
+def test_values_are_defined_where_there_is_a_row():
+    rows = np.zeros((3, 2))
+    found = stacked([moments(rows, rows), moments(rows[:0], rows[:0])])
+    assert found.defined().tolist() == [[True, True], [False, False]]
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_truth_is_the_same_whatever_was_decided(name):
+    head = HEADS[name]
+    recordings = recordings_of(head, seed=4)
+    others = [(np.flip(decided, axis=0), own) for decided, own in recordings]
+    found, other = pooled(head, recordings), pooled(head, others)
+    assert found.same_truth(other).all()
+    labels = Labels(np.where(recordings[2][1].values > 0, 0, 1).astype(np.float32), recordings[2][1].mask)
+    changed = pooled(head, [*recordings[:2], (recordings[2][0], labels), *recordings[3:]])
+    assert found.same_truth(changed).tolist() == [True, True, False, True, True]

@@ -8,7 +8,7 @@ from pathlib import Path
 from abaw.config import Config
 from abaw.data.label_sources import LabelSource
 from abaw.data.manifest import Manifest
-from abaw.data.scored_labels import labelled_task, predictions_labels
+from abaw.data.scored_labels import predictions_labels
 from abaw.errors import AbawError, ExitCode
 from abaw.scored import Predictions
 
@@ -21,7 +21,6 @@ def check(cfg: Config, predictions: Predictions, manifest: Manifest, *, acknowle
     Raises AbawError for others: of images, without labels, or not out-of-fold, the last unless ``acknowledge``.
     """
     _require_recordings(cfg, predictions)
-    _require_own_labels(predictions)
     source = predictions_labels(cfg, predictions, manifest)
     _require_labelled_tracks(predictions, manifest)
     reason = why_not_out_of_fold(predictions)
@@ -69,17 +68,6 @@ def _require_recordings(cfg: Config, predictions: Predictions) -> None:
             where=f"data.kind and {predictions.store.path}",
             fix="tune the scores of recordings: finetune or fuse with data.kind = videos or crops",
             code=ExitCode.CONFIG,
-        )
-
-
-def _require_own_labels(predictions: Predictions) -> None:
-    task, measured = predictions.task, labelled_task(predictions)
-    if measured.name != task.name:
-        raise AbawError(
-            f"{predictions.store.path.name} holds scores of task {task.name}, for which there are no labels: "
-            f"it is trained on those of {measured.name}",
-            where=str(predictions.store.path),
-            fix=f"tune scores of task {measured.name}",
         )
 
 

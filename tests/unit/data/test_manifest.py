@@ -243,7 +243,7 @@ def test_an_unusable_name_in_the_mtl_file_is_refused_by_line(tmp_path):
 def test_an_mtl_file_that_is_no_text_is_refused(tmp_path):
     make_tree(tmp_path, "videos/v.mp4")
     (tmp_path / "training_set_annotations.txt").write_bytes(b"image\n\xff\xfe/1.jpg")
-    with pytest.raises(AbawError, match="cannot be read"):
+    with pytest.raises(AbawError, match="not UTF-8"):
         manifest(tmp_path, annotations={"mtl": tmp_path})
 
 

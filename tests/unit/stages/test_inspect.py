@@ -16,6 +16,7 @@ from abaw.models.dialects import load_autoencoder, read_pretrained
 from abaw.models.mae import MaskedAutoencoder
 from abaw.models.systems import SYSTEMS, ModelOptions, architecture
 from abaw.stages import inspect
+from abaw.store import ArraySpec, FeatureStore, StoreHeader
 from abaw.tasks import TASKS
 from tests.unit.faces_store import jpeg, make_faces, picture
 from tests.unit.foreign_weights import TINY, encoder_only, finetuned, save, training_save, with_decoder
@@ -209,6 +210,7 @@ def test_our_own_checkpoints_are_described_without_torch_and_compared_with_verif
     code = f"""
 import sys, pathlib
 from abaw.stages import inspect
+from abaw.store import ArraySpec, FeatureStore, StoreHeader
 lines = dict(inspect.run(pathlib.Path({str(out)!r})).lines)
 assert lines["used for"].startswith("frozen features") and "encoder" not in lines
 assert "torch" not in sys.modules
@@ -228,3 +230,32 @@ def test_a_crop_that_was_overwritten_is_found_when_all_is_read(tmp_path: Path) -
 def test_an_onnx_graph_is_named_with_its_use(tmp_path: Path) -> None:
     (tmp_path / "r18.onnx").write_bytes(b"graph")
     assert said(tmp_path / "r18.onnx")["used for"].startswith("EMMA's frozen classifier")
+
+
+@pytest.fixture
+def scores(tmp_path: Path) -> Path:
+    """A predictions store of two tracks, seven rows, one of them without a score."""
+    arrays = {"scores/va": ArraySpec("float32", (2,))}
+    header = StoreHeader("predictions", "p", arrays, {"run": "x"}, label_order={"va": ["valence", "arousal"]})
+    store = FeatureStore.create(tmp_path / "p", header)
+    store.write("v1", {"valid": np.ones(4, bool), "scores/va": np.zeros((4, 2), np.float32)}, fps=25)
+    store.write("t1", {"valid": np.array([1, 0, 1], bool), "scores/va": np.zeros((3, 2), np.float32)}, fps=25)
+    return store.path
+
+
+def test_a_store_is_described_and_verified(scores: Path) -> None:
+    lines = [value for _, value in inspect.run(scores, verify=True).lines]
+    assert "2, 7 rows, 6 of them valid" in lines
+    assert "2 of 2 tracks read whole" in lines
+
+
+def test_a_damaged_track_is_reported_and_the_others_are_read(scores: Path) -> None:
+    (scores / "t1.h5").write_bytes((scores / "t1.h5").read_bytes()[:1000])
+    summary = inspect.run(scores, verify=True)
+    assert summary.exit_code == ExitCode.PARTIAL
+    assert [failure.track_id for failure in summary.failed] == ["t1"]
+    assert "1 of 2 tracks read whole" in [value for _, value in summary.lines]
+
+
+def test_one_track_is_described(scores: Path) -> None:
+    assert "float32[3, 2]" in " ".join(value for _, value in inspect.run(scores / "t1.h5").lines)
