@@ -98,6 +98,7 @@ TORCH_FREE = [
     "abaw.rules",
     "abaw.scored",
     "abaw.stages.check",
+    "abaw.stages.doctor",
     "abaw.stages.evaluate",
     "abaw.stages.export_features",
     "abaw.stages.import_features",

@@ -51,6 +51,7 @@ FLAGS = {
     "verbose",
     "report": "config json labels out quiet raw run set_ task verbose with_faces",
     "synth": "json out portraits quiet seconds seed sheet verbose videos workers",
+    "doctor": "config device json quiet set_ verbose",
     "check": "config csv json quiet set_ verbose",
     "tune": "acknowledge also config dry_run json overwrite predictions quiet set_ verbose",
     "inspect": "convert json path quiet trained_on verbose verify",

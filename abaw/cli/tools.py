@@ -11,6 +11,7 @@ from abaw import console
 from abaw.cli.app import (
     DEFAULT_CONFIG,
     Config,
+    Device,
     DryRun,
     Json,
     Labels,
@@ -27,6 +28,7 @@ from abaw.cli.app import (
     finish,
     load,
 )
+from abaw.errors import AbawError
 
 
 @app.command()
@@ -51,6 +53,31 @@ def synth(
 
     options: Options = {"seed": seed, "portraits": portraits, "sheet": sheet, "workers": workers}
     finish(stage.run(out, videos=videos, seconds=seconds, **options), json=json)
+
+
+@app.command()
+def doctor(
+    config: Config = DEFAULT_CONFIG,
+    set_: Overrides = None,
+    device: Device = None,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Try the machine, the installation and the configuration, and say how to put right what is wrong.
+
+    Example: abaw doctor -c data.toml
+    """
+    console.setup(verbose=verbose, quiet=quiet)
+    cfg, error = None, None
+    if config.exists() or config != DEFAULT_CONFIG or set_:
+        try:
+            cfg = load(config, set_, device=device, verbose=verbose, quiet=quiet)
+        except AbawError as found:  # one of the findings
+            error = found
+    from abaw.stages import doctor as stage
+
+    finish(stage.run(cfg, config=config, error=error, device=device), json=json)
 
 
 @app.command()

@@ -150,6 +150,9 @@ def _numbered(keys: list[str], path: Path) -> tuple[str, ...]:
 def _read(dataset: Any, item: Item) -> np.ndarray:
     if not isinstance(dataset, h5py.Dataset):
         raise unreadable(item, "is a group, not a dataset", RESHAPE)
+    if dataset.external or dataset.is_virtual or dataset.file.filename != str(item.path):
+        what = "takes its numbers from another file, which may be any of this machine"
+        raise unreadable(item, what, "write the numbers themselves into the file")
     return np.asarray(dataset[()])
 
 
