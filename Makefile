@@ -50,8 +50,12 @@ $(VENV)/.ready: pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,parity]"
 	@touch $@
 
+$(VENV)/.test: $(VENV)/.test
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,parity,ray]"
+	@touch $@
+
 $(VENV)/.dev: $(VENV)/.ready
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,parity,dev]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,parity,ray,dev]"
 	@touch $@
 
 # -- demo --------------------------------------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ TORCH_FREE = [
     "abaw.timeline",
     "abaw.weights",
 ]
-HEAVY = ["torch", "timm", "torchaudio", "insightface", "av", "matplotlib"]
+HEAVY = ["torch", "timm", "torchaudio", "insightface", "av", "matplotlib", "ray"]
 
 
 def unit_of(path: Path) -> str:

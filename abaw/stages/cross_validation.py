@@ -1,7 +1,7 @@
 """Cross-validation, the same for `finetune` and `fuse`: the split file, a run for each fold, and their scores joined.
 
 Folds may be run one by one or by several commands at once, each with its own fold: the split file is made by the
-first, and the scores are joined by whoever finds all folds done.
+first, and the scores are joined by whoever finds all folds done. On a Ray cluster the folds are tasks.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from abaw import console
 from abaw.config import Config
 from abaw.console import Summary
 from abaw.data.annotations import LabelReader
@@ -23,11 +25,12 @@ from abaw.data.dealing import make_split, strata_by_class
 from abaw.data.manifest import Manifest, Track
 from abaw.data.splits import Fold, Split, group_of, read_split, write_split
 from abaw.errors import AbawError, ExitCode
+from abaw.executors import RAY, Resources, TrackResult, iter_units
 from abaw.provenance import differences
 from abaw.publish import locked
 from abaw.store import FeatureStore
 from abaw.tasks import TASKS, Task
-from abaw.training.device import resolve_device
+from abaw.training.device import launched, resolve_device
 from abaw.training.distributed import join, main_first
 from abaw.training.predictions import join_folds, joined_store
 from abaw.training.run import FOLD_PREFIX, RunFolder
@@ -98,12 +101,10 @@ def cross_validate(
     folds = [Fold(split, number, is_first=number == numbers[0]) for number in numbers]
     for fold in folds:
         training.check(fold)
-    for fold in folds:
-        job = training.job(fold)
-        done = job.run(overwrite=overwrite, dry_run=dry_run)
+    for fold, done in zip(folds, _trained(cfg, training, folds, overwrite=overwrite, dry_run=dry_run), strict=True):
         lines.append((f"fold {fold.number}", _one_line(done)))
         data.append(done.data)
-    joined = None if dry_run else _join(training, count, job.predictions)
+    joined = None if dry_run else _join(training, count, cfg.predictions_store(_of_fold(training, 0)))
     if joined is not None:
         is_clean = FeatureStore.open(joined).header.settings["out_of_fold"]
         lines.append(("scores", f"{joined}: {'out-of-fold' if is_clean else 'not out-of-fold, see the warnings'}"))
@@ -112,6 +113,66 @@ def cross_validate(
     elif not dry_run:
         lines.append(("scores", "not joined: the folds differ, see the warning; run the odd ones again (--overwrite)"))
     return Summary(training.stage, lines, data={"split": str(path), "folds": data, "joined": str(joined or "")})
+
+
+def _trained(
+    cfg: Config, training: Training, folds: Sequence[Fold], *, overwrite: bool, dry_run: bool
+) -> list[Summary]:
+    """Summaries of the folds' runs, one after the other here, or as tasks of a cluster.
+
+    Raises the first failure: here at once, of tasks when the others have ended.
+    """
+    if dry_run or cfg.run.executor != RAY:
+        return [training.job(fold).run(overwrite=overwrite, dry_run=dry_run) for fold in folds]
+    _refuse_torchrun()
+    device, cpus = str(resolve_device(cfg.run.device)), max(1, cfg.run.threads)
+    reads = (training.rows().path, cfg.run.weights_dir)
+    resources = Resources.of(cfg.run, writes=training.run_dir.parent, reads=reads, device=device, cpus=cpus, live=True)
+    quiet = logger.getEffectiveLevel() > logging.INFO
+    work = partial(_train_fold, make=training.job, overwrite=overwrite, quiet=quiet)
+    found: dict[str, Summary] = {}
+    failed: list[TrackResult] = []
+    for result in iter_units([[_FoldTask(fold)] for fold in folds], work, resources=resources):
+        if result.status == "done":
+            found[result.track_id] = result.info["summary"]
+            logger.info("%s: %s", result.track_id, _one_line(found[result.track_id]))
+        else:
+            failed.append(result)
+    if failed:
+        raise failed[0].error or RuntimeError(f"{failed[0].track_id}: {failed[0].message}\n{failed[0].traceback}")
+    return [found[_FoldTask(fold).track_id] for fold in folds]
+
+
+@dataclass(frozen=True)
+class _FoldTask:
+    """A fold as the executors know it."""
+
+    fold: Fold
+
+    @property
+    def track_id(self) -> str:
+        return f"fold {self.fold.number}"
+
+
+def _train_fold(
+    unit: Sequence[_FoldTask], *, make: Callable[[Fold], Job], overwrite: bool, quiet: bool
+) -> Iterator[TrackResult]:
+    """On a node: train and score a fold; what it logs goes to the command's screen."""
+    console.setup(quiet=quiet)
+    for task in unit:
+        done = make(task.fold).run(overwrite=overwrite)
+        yield TrackResult(task.track_id, info={"summary": done})
+
+
+def _refuse_torchrun() -> None:
+    if launched()[1] > 1:
+        raise AbawError(
+            "torchrun started several processes, and Ray is to spread the folds",
+            where='run.executor = "ray" and environment variable WORLD_SIZE',
+            fix='start the command without torchrun, or set run.executor = "local": a fold is then trained by all '
+            "processes",
+            code=ExitCode.CONFIG,
+        )
 
 
 def check_fold(count: int, only: int | None) -> None:

@@ -20,7 +20,7 @@ from abaw.console import Failure, Summary
 from abaw.data import foreign_features as foreign
 from abaw.data.foreign_features.rows import Clock, to_rows
 from abaw.errors import AbawError, ExitCode, choose
-from abaw.executors import TrackResult
+from abaw.executors import Resources, TrackResult
 from abaw.provenance import undeclared_record, unknown_recipe
 from abaw.store import ArraySpec, FeatureStore, StoreHeader, check_track_id
 
@@ -100,14 +100,16 @@ def run(
         return Summary("import", [*lines, ("to do", f"{todo} tracks into {path}")], data={"to_do": todo})
     store = FeatureStore.create(path, header, overwrite=overwrite)
     started = time.monotonic()
-    results = _run([piece for piece in pieces if piece.track_id not in store], plan, cfg, strict=strict)
+    todo_pieces = [piece for piece in pieces if piece.track_id not in store]
+    results = _run(todo_pieces, plan, cfg, reads=(faces.path, source), strict=strict)
     return _summary(store, results, lines, found, known=len(pieces), seconds=time.monotonic() - started)
 
 
-def _run(pieces: list[Piece], plan: Plan, cfg: Config, *, strict: bool) -> list[TrackResult]:
-    workers = executors.num_workers(cfg.run.workers)
-    units = [[piece] for piece in pieces]
-    results = executors.iter_units(units, partial(import_unit, plan=plan), workers=workers, strict=strict)
+def _run(pieces: list[Piece], plan: Plan, cfg: Config, *, reads: Sequence[Path], strict: bool) -> list[TrackResult]:
+    workers, units = executors.num_workers(cfg.run.workers), [[piece] for piece in pieces]
+    resources = Resources.of(cfg.run, writes=plan.store, reads=reads)
+    work = partial(import_unit, plan=plan)
+    results = executors.iter_units(units, work, workers=workers, strict=strict, resources=resources)
     return list(console.progress(results, desc=f"import {plan.store.name}", total=len(pieces)))
 
 

@@ -22,7 +22,7 @@ from abaw.data.collection import Shard, check_keys, list_shards
 from abaw.data.export_crops import export_crops, prepare_export
 from abaw.data.manifest import Manifest, Track, media_folder, split_person
 from abaw.errors import AbawError
-from abaw.executors import TrackResult
+from abaw.executors import Resources, TrackResult
 from abaw.media.faces import describe_detector
 from abaw.stages.align.known_rows import known_rows
 from abaw.stages.align.plan import Plan, build_header, make_plan, prepare
@@ -32,6 +32,7 @@ from abaw.store import FeatureStore, StoreHeader
 logger = logging.getLogger(__name__)
 
 MAX_NAMED = 5  # tracks of one warning that are named
+GPU_SHARE = 0.25  # of a unit, where a GPU is asked for: following one face leaves most of it idle
 
 Unit = list[Track] | list[Shard]
 
@@ -84,7 +85,7 @@ def run(
     store = FeatureStore.create(plan.store, header, overwrite=overwrite)
     _warn_of_short(store, plan)
     started = time.monotonic()
-    results = _run(todo, plan, workers=executors.num_workers(cfg.run.workers), strict=strict)  # type: ignore[arg-type]
+    results = _run(todo, plan, cfg, strict=strict)  # type: ignore[arg-type]
     summary = _summary(store, results, plan=plan, work=work, seconds=time.monotonic() - started)
     return summary if export is None else _exported(summary, store, plan, work, export)
 
@@ -185,9 +186,15 @@ def _warn_of_short(store: FeatureStore, plan: Plan) -> None:
         logger.warning("... and %d tracks more; to redo all: abaw align --overwrite", len(short) - MAX_NAMED)
 
 
-def _run(units: list[Unit], plan: Plan, *, workers: int, strict: bool) -> list[TrackResult]:
+def _run(units: list[Unit], plan: Plan, cfg: Config, *, strict: bool) -> list[TrackResult]:
     total = sum(len(unit) for unit in units)
-    results = executors.iter_units(units, partial(align_unit, plan=plan), workers=workers, strict=strict)
+    workers = executors.num_workers(cfg.run.workers)
+    reads = (media_folder(cfg.data)[0], plan.options.weights, plan.options.pack, plan.options.weights_dir)
+    resources = Resources.of(cfg.run, writes=plan.store, reads=reads, device=plan.options.device, gpu_share=GPU_SHARE)
+    if resources.is_ray:  # what is to be had was fetched here; a node fetches nothing
+        plan = replace(plan, options=plan.options._replace(offline=True))
+    work = partial(align_unit, plan=plan)
+    results = executors.iter_units(units, work, workers=workers, strict=strict, resources=resources)
     return list(console.progress(results, desc="align", total=total))
 
 

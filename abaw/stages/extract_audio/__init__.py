@@ -19,7 +19,7 @@ from abaw.config import Config
 from abaw.console import Failure, Summary
 from abaw.data.manifest import Track
 from abaw.encoders.audio import RANDOM
-from abaw.executors import TrackResult
+from abaw.executors import Resources, TrackResult
 from abaw.extraction import check_bf16
 from abaw.stages.extract_audio.setup import Plan, build_header, make_plans, names_of
 from abaw.stages.extract_audio.tracks import group_by_sound, has_videos, tracks_of
@@ -30,6 +30,7 @@ from abaw.training.device import use_threads
 logger = logging.getLogger(__name__)
 
 UNIT_RECORDINGS = 64  # batches end with a unit
+SPREAD_RECORDINGS = 8  # of a unit on a cluster, where there are many nodes to have some
 
 Groups = Sequence[list[Track]]
 
@@ -80,11 +81,13 @@ def _extract(
     """Do what is missing in one store."""
     encoder = plan.build()
     todo = _todo(plan, header, groups, overwrite=overwrite)
+    resources = resources_of(cfg, plan)
     if encoder.parallel:
         units, workers = todo, executors.num_workers(cfg.run.workers)
     else:
         use_threads(cfg.run.threads)
-        parts = [todo[start : start + UNIT_RECORDINGS] for start in range(0, len(todo), UNIT_RECORDINGS)]
+        count = SPREAD_RECORDINGS if resources.is_ray else UNIT_RECORDINGS
+        parts = [todo[start : start + count] for start in range(0, len(todo), count)]
         units, workers = [[track for group in part for track in group] for part in parts], 1
     place = f"{platform.node()}, {plan.options.device}"
     cosine = _checked_cosine(plan, todo, place, overwrite=overwrite)
@@ -100,8 +103,18 @@ def _extract(
     if not encoder.parallel:
         on = plan.options.device
         logger.info("extract-audio %s: %d tracks on %s in %s", plan.name, total, on, encoder.precision)
-    outcomes = executors.iter_units(units, partial(extract_unit, plan=plan), workers=workers, strict=strict)
+    work = partial(extract_unit, plan=plan)
+    outcomes = executors.iter_units(units, work, workers=workers, strict=strict, resources=resources)
     return store, list(console.progress(outcomes, desc=f"extract-audio {plan.store.name}", total=total))
+
+
+def resources_of(cfg: Config, plan: Plan) -> Resources:
+    """What one unit takes on a cluster, and the folders it needs there."""
+    weights = plan.options.weights
+    named = [cfg.weights_file(weights)] if weights and weights != RANDOM else []
+    reads = [plan.faces, cfg.data.videos, cfg.run.weights_dir, *(path for path in named if path.exists())]
+    cpus = 1 if plan.build().parallel else max(1, cfg.run.threads)
+    return Resources.of(cfg.run, writes=plan.store, reads=reads, device=plan.options.device, cpus=cpus)
 
 
 def _todo(plan: Plan, header: StoreHeader, groups: Groups, *, overwrite: bool) -> list[list[Track]]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import platform
 import time
-from collections.abc import Iterable, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from abaw.console import Failure, Summary
 from abaw.errors import AbawError
 from abaw.executors import TrackResult
 from abaw.extraction import check_bf16
+from abaw.stages.extract_visual import on_nodes
 from abaw.stages.extract_visual.folds import targets
-from abaw.stages.extract_visual.setup import Plan, names_of, plan
+from abaw.stages.extract_visual.setup import Plan, Target, names_of, plan
 from abaw.stages.extract_visual.work import Item, encode_exactly, extract_unit, first_faces
 from abaw.store import FeatureStore
 from abaw.training.device import keep_freed_memory, resolve_device, use_threads
@@ -65,8 +67,8 @@ def run(
     if dry_run:
         return Summary("extract-visual", _dry_lines(plans, items, overwrite=overwrite))
     started, results = time.monotonic(), list[TrackResult]()
-    for one in plans:
-        results += _extract(one, faces, items, device=str(device), overwrite=overwrite, strict=strict)
+    for target, one in zip(wanted, plans, strict=True):
+        results += _extract(cfg, target, one, faces, items, device=str(device), overwrite=overwrite, strict=strict)
     paths = [cfg.features_store("visual", target.store) for target in wanted]
     following = "abaw fuse" if folds is None else f"abaw fuse --folds {folds}"
     known, seconds = len(items) * len(wanted), time.monotonic() - started
@@ -74,7 +76,15 @@ def run(
 
 
 def _extract(
-    one: Plan, faces: FeatureStore, items: Sequence[Item], *, device: str, overwrite: bool, strict: bool
+    cfg: Config,
+    target: Target,
+    one: Plan,
+    faces: FeatureStore,
+    items: Sequence[Item],
+    *,
+    device: str,
+    overwrite: bool,
+    strict: bool,
 ) -> list[TrackResult]:
     """Do what is missing of one store."""
     todo = _todo(one, items, overwrite=overwrite)
@@ -84,8 +94,21 @@ def _extract(
     _note(store, one, {} if cosine is None else {place: cosine})
     logger.info("extract-visual %s: %d tracks, %s in %s", one.name, len(todo), device, one.encoder.precision)
     keep_freed_memory()  # not before: what building the model and its twin in fp32 took is to go back
-    units = [todo[start : start + UNIT_TRACKS] for start in range(0, len(todo), UNIT_TRACKS)]
-    work = partial(
+    resources = on_nodes.resources_of(cfg, target, faces, device=device)
+    if resources.is_ray:
+        kind = device.partition(":")[0]
+        there = on_nodes.NodePlan(cfg, target, faces.path, kind, started=uuid.uuid4().hex)
+        work, count = partial(on_nodes.extract_on_node, plan=there), on_nodes.UNIT_TRACKS
+    else:
+        work, count = _work(one, faces, store, device=device), UNIT_TRACKS
+    units = [todo[start : start + count] for start in range(0, len(todo), count)]
+    outcomes = executors.iter_units(units, work, strict=strict, resources=resources)
+    return list(console.progress(outcomes, desc=f"extract-visual {one.name}", total=len(todo)))
+
+
+def _work(one: Plan, faces: FeatureStore, store: FeatureStore, *, device: str) -> partial[Iterator[TrackResult]]:
+    """What this process does with a unit."""
+    return partial(
         extract_unit,
         faces=faces,
         store=store,
@@ -93,8 +116,6 @@ def _extract(
         batch_size=one.batch_size,
         on_cpu=device == "cpu",
     )
-    outcomes = executors.iter_units(units, work, strict=strict)
-    return list(console.progress(outcomes, desc=f"extract-visual {one.name}", total=len(todo)))
 
 
 def _todo(one: Plan, items: Sequence[Item], *, overwrite: bool) -> list[Item]:
