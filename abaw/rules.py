@@ -7,6 +7,7 @@ takes s-Aff-Wild2 alone). Knows nothing of editions, stores or models.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -15,9 +16,10 @@ from abaw.provenance import UNDECLARED
 from abaw.tasks import TASKS
 
 Kind = Literal["labels", "weights", "data", "undeclared", "note"]
-# Names of the recordings or of the challenge that they are of; the static images are told apart by their first letter.
+# Names of the recordings or of the challenge that they are of.
 AFF_WILD2 = ("affwild", "abaw")
-STATIC = ("saffwild", "static")
+# The static images are told apart by an s that stands alone: "frames-Aff-Wild2" is the recordings.
+STATIC = re.compile(r"static|(?<![^\W_])s[\W_]*aff[\W_]*wild", re.IGNORECASE)
 NO_LABELS = "none"
 # Labels that exist for one data set only, whatever their user called it.
 STATIC_LABELS, SYNTHETIC_LABELS = "mtl", "lsd"
@@ -57,7 +59,7 @@ class Seen:
     @property
     def is_static(self) -> bool:
         """Whether all it has seen of Aff-Wild2 is s-Aff-Wild2."""
-        named = all(any(word in _plain(name) for word in STATIC) for name in self.aff_wild2)
+        named = all(STATIC.search(name) for name in self.aff_wild2)
         return named or self.labels == STATIC_LABELS
 
     def __str__(self) -> str:

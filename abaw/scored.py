@@ -15,13 +15,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from abaw.errors import AbawError, choose
+from abaw.errors import AbawError, choose, closest
 from abaw.gaps import fill
 from abaw.postprocess import Post, load_post
 from abaw.store import FeatureStore
 from abaw.tasks import TASKS, Task, decide, derive
 
 logger = logging.getLogger(__name__)
+
+MAX_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Predictions:
     """A predictions store with its task and post-processing."""
 
     def __init__(self, path: Path, *, raw: bool = False) -> None:
+        if not path.exists():
+            raise _no_store(path)
         self.store = FeatureStore.open(path, kind="predictions")
         self.path, self.name = path, path.name
         self.task = _task_of(self.store)
@@ -158,6 +162,20 @@ class Predictions:
             decisions = {name: block[take] for name, block in decisions.items()}
             valid = valid[take] & (np.arange(num_rows) < len(valid))
         return TrackDecisions(decisions, valid)
+
+
+def _no_store(path: Path) -> AbawError:
+    """The error of a store that is not there, with those that are: beside it, or under predictions/."""
+    near = [one.parent for folder in (path.parent, path.parent / "predictions") for one in folder.glob("*/store.json")]
+    names = {one.name: one for one in sorted(near)}
+    match = names.get(path.name) or names.get(closest(path.name, names) or "")
+    there = f"there are {', '.join(list(names)[:MAX_NAMED])}{', ...' if len(names) > MAX_NAMED else ''}"
+    return AbawError(
+        f"there is no predictions store at {path}",
+        where=str(path),
+        fix=f"{f'did you mean {match}? ' if match else ''}run the stage that writes it first, or correct the path"
+        + (f"; {there}" if names else ""),
+    )
 
 
 def _require_known_heads(post: Post, task: Task, path: Path) -> None:

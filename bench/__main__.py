@@ -40,6 +40,8 @@ def main() -> int:
     parser.add_argument("--work", type=Path, help="folder for large files; default a temporary one")
     parser.add_argument("--real-data", type=Path, help="folder of real recordings; default ../shared/data")
     args = parser.parse_args()
+    if args.work:
+        args.work.mkdir(parents=True, exist_ok=True)
     if args.real_data:
         from bench import clips  # needs PyAV, which not every machine has
 

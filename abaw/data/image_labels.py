@@ -15,7 +15,7 @@ from abaw.data.annotations import CLASS_INVALID, Labels, concatenate, to_labels
 from abaw.data.collection import PICTURE_SUFFIXES, walk_files
 from abaw.data.decisions.rows import IMAGES
 from abaw.data.key_csv import normal_key, read_key_csv
-from abaw.data.keyed import CSV_FILES, SPLITS, split_word
+from abaw.data.keyed import CSV_FILES, SPLITS, merged_folders, split_word
 from abaw.errors import AbawError
 from abaw.label_spaces import by_name
 from abaw.tasks import Problem, Task
@@ -50,6 +50,7 @@ class ImageLabels:
         }
         folders: dict[str, int] = {}
         self._folder = np.array([folders.setdefault(key.rpartition("/")[0], len(folders)) for key in keys], np.int64)
+        self._raw = merged_folders(folders)
         if not known.all():
             first = keys[int(known.argmin())]
             self._notes.append(f"{int((~known).sum())} images have no label of their own, as {first}")
@@ -80,6 +81,10 @@ class ImageLabels:
     def recordings(self, track_id: str, num_rows: int) -> np.ndarray:
         """int64 [num_rows]: number of the folder each image lies in."""
         return self._folder
+
+    def raw_recordings(self, track_id: str, num_rows: int) -> np.ndarray:
+        """int64 [num_rows]: as ``recordings``, the same for the people and parts of one raw recording."""
+        return self._raw[self._folder]
 
     def notes(self) -> list[str]:
         """What was left out, in words."""

@@ -7,7 +7,7 @@ Three layouts: the folders `<split>/<Class>/<name>` (as of the learning-from-syn
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from abaw.data.annotations import MTL_COLUMNS, Labels, concatenate, read_mtl_fil
 from abaw.data.collection import require_folder
 from abaw.data.key_csv import normal_key, read_key_csv
 from abaw.data.manifest import MTL_FILES, listed
+from abaw.data.splits import group_of
 from abaw.errors import AbawError
 from abaw.label_spaces import by_name
 from abaw.store import FeatureStore
@@ -109,6 +110,10 @@ class KeyedLabels:
         """int64 [num_rows]: number of the folder each image lies in, the same in every shard."""
         return self._shard(track_id, num_rows).folder.astype(np.int64)
 
+    def raw_recordings(self, track_id: str, num_rows: int) -> np.ndarray:
+        """int64 [num_rows]: as ``recordings``, the same for the people and parts of one raw recording."""
+        return merged_folders(self._folders)[self.recordings(track_id, num_rows)]
+
     def notes(self) -> list[str]:
         """What was left out, in words: classes the task lacks, labels of images that the store lacks."""
         self._placed()
@@ -118,8 +123,11 @@ class KeyedLabels:
     def _shard(self, track_id: str, num_rows: int) -> _Shard:
         shard = self._placed()[track_id]
         if len(shard.split) != num_rows:
-            msg = f"{track_id} has {len(shard.split)} keys but {num_rows} rows"
-            raise ValueError(msg)
+            raise AbawError(
+                f"{track_id} has {len(shard.split)} images now, but had {num_rows} when it was scored",
+                where=str(self.store.path),
+                fix="score the images again, or name the faces store that was scored: finetune.faces",
+            )
         return shard
 
     def _placed(self) -> dict[str, _Shard]:
@@ -148,6 +156,13 @@ class KeyedLabels:
         pairs = np.array([place(key) for key in keys], np.int32).reshape(-1, 2)
         numbers = [folders.setdefault(key.rpartition("/")[0], len(folders)) for key in keys]
         return _Shard(pairs[:, 0].astype(np.int8), pairs[:, 1], np.array(numbers, np.int32))
+
+
+def merged_folders(folders: Iterable[str]) -> np.ndarray:
+    """int64 [F]: a number for each folder of images, the same where their last parts are of one raw recording."""
+    groups: dict[str, int] = {}
+    raw = [f"{above}/{group_of(name)}" for above, _, name in (folder.rpartition("/") for folder in folders)]
+    return np.array([groups.setdefault(name, len(groups)) for name in raw], np.int64)
 
 
 def _layout(data: DataConfig, task: Task, path: Path) -> Layout:

@@ -22,6 +22,7 @@ from abaw.tasks import Task
 WHERE = "--labels"
 SPLIT = "val"  # of labels that lie in no folder of a split
 MAX_NAMED = 5
+MTL_HEADER = ("image", "valence", "arousal")
 
 
 def folder_labels(path: Path, task: Task, *, tolerance: int, keys: Sequence[str] | None = None) -> LabelSource:
@@ -46,12 +47,15 @@ def folder_labels(path: Path, task: Task, *, tolerance: int, keys: Sequence[str]
         reader = LabelReader(data, task, files={"": _only_text(path)})
         return TrackLabels(_manifest(task, reader.named_tracks()), reader)
     texts = [path] if path.is_file() else _texts(path)
-    files = {file.stem: file for file in texts if path.is_file() or describes_task(file)}
+    files = {file.stem: file for file in texts if describes_task(file)}
     if not files:
         raise _no_labels(path, task)
     left = [file.name for file in texts if file.stem not in files]
     notes = [f"{len(left)} texts in {path} have no header of a task: {', '.join(left[:MAX_NAMED])}"] if left else []
-    return _Flat(_manifest(task, list(files)), LabelReader(data, task, files=files), notes)
+    source = _Flat(_manifest(task, list(files)), LabelReader(data, task, files=files), notes)
+    if not any(begins_with_header(file, task.heads[0].labels) for file in files.values()):
+        source.count(next(iter(files)))  # says whose labels these are, before tracks are missed
+    return source
 
 
 class _Flat(TrackLabels):
@@ -88,7 +92,7 @@ def _only_text(path: Path) -> Path:
     """The one multi-task file of a folder, or the file itself."""
     if path.is_file():
         return path
-    found = [file for file in _texts(path) if begins_with_header(file, ("image", "valence", "arousal"))]
+    found = [file for file in _texts(path) if begins_with_header(file, MTL_HEADER)]
     if len(found) != 1:
         raise AbawError(
             f"{path} holds {len(found)} text files of the multi-task challenge",
@@ -102,8 +106,11 @@ def _no_labels(path: Path, task: Task) -> AbawError:
     labels = task.heads[0].labels
     near = [file.parent.parent for name in SPLIT_FOLDERS for file in sorted(path.glob(f"*/{name}/*.txt"))]
     meant = next((folder for folder in dict.fromkeys(near) if _is_of(folder, labels)), None)
+    texts = [path] if path.is_file() else sorted(path.glob("*.txt"))
+    several = any(begins_with_header(file, MTL_HEADER) for file in texts)
+    kind = "is a label file" if path.is_file() else "holds label files"
     return AbawError(
-        f"{path} holds no label files of task {task.name}",
+        f"{path} {kind if several else 'holds no label files'} of {'mtl, not of' if several else 'task'} {task.name}",
         where=WHERE,
         fix=f"{f'did you mean {meant}? ' if meant else ''}it must hold {' and '.join(SPLIT_FOLDERS)}, or a <track>.txt "
         f"for each track that begins with {','.join(labels[:3])}{',...' if len(labels) > 3 else ''}",

@@ -55,6 +55,12 @@ class LabelSource(Protocol):
         """
         ...
 
+    def raw_recordings(self, track_id: str, num_rows: int) -> np.ndarray:
+        """int64 [num_rows]: as ``recordings``, the same for the people and parts of one raw recording, which are shown
+        in one scene: what is drawn to tell how sure a result is. Not asked of sources ``by_track``, whose names say it.
+        """
+        ...
+
     def notes(self) -> list[str]:
         """What did not fit so far, in words, for the log and the run's record."""
         ...
@@ -100,6 +106,10 @@ class TrackLabels:
 
     def recordings(self, track_id: str, num_rows: int) -> np.ndarray:
         """int64 [num_rows]: a track is one recording."""
+        return np.zeros(num_rows, np.int64)
+
+    def raw_recordings(self, track_id: str, num_rows: int) -> np.ndarray:
+        """int64 [num_rows]: a track is of one recording."""
         return np.zeros(num_rows, np.int64)
 
     def notes(self) -> list[str]:

@@ -120,7 +120,8 @@ class FileCheck:
             self._over = True
             return b""
         if len(line) > MAX_LINE_BYTES:
-            self._offend(f"has more than {MAX_LINE_BYTES} bytes")
+            alone = ": its lines end in carriage returns alone" if b"\r" in line else ""
+            self._offend(f"has more than {MAX_LINE_BYTES} bytes{alone}")
             self._over = True
             return b""
         if line == self._submission.header.encode():

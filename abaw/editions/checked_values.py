@@ -81,11 +81,12 @@ def _problem(name: str, limit: int | None, text: str) -> str:
     """What is wrong with one field; empty where it is as it should be."""
     shown = repr(text[:SHOWN_CHARACTERS])
     if limit is not None:
+        allowed = f"one of 0 to {limit - 1}" if limit > 2 else "0 or 1"
         if text.isascii() and text.isdigit() and len(text) == 1 and int(text) < limit:
             return ""
         if text == "-1":
-            return f"{name} is -1, which labels use for unknown; every row needs one of 0 to {limit - 1}"
-        return f"{name} is {shown}, not one of 0 to {limit - 1}"
+            return f"{name} is -1, which labels use for unknown; every row needs {allowed}"
+        return f"{name} is {shown}, not {allowed}"
     if NUMBER.fullmatch(text):
         return "" if abs(float(text)) <= 1 else f"{name} is {shown}, outside [-1, 1]"
     return f"{name} is {shown}, {'not a finite number' if WORD.fullmatch(text.strip()) else 'not a number'}"

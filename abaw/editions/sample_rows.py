@@ -57,6 +57,7 @@ def foreign(path: Path, submission: Submission, line: str) -> AbawError:
         return AbawError(what, where=f"{path}, line 1", fix=f"pass --edition 3 for this file, or {wanted}")
     if not found:
         what = f"the sample file does not belong to {mine}: its header is {shown!r}"
+        what = what if line.strip() else "the sample file is empty, or begins with an empty line"
         return AbawError(what, where=f"{path}, line 1", fix=wanted)
     task = found[0].task
     editions = [other.edition for other in found]

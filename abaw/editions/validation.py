@@ -116,14 +116,22 @@ def _files(path: Path, submission: Submission) -> Iterator[_Files]:
     with path.open("rb") as file:
         is_zip = file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
     if is_zip:
-        with zipfile.ZipFile(path) as archive:
-            inside = [item.filename for item in archive.infolist() if not item.is_dir()]
+        with _archive(path) as archive:
+            inside = [name for name in archive.namelist() if not name.endswith("/")]
             yield _Files({name: name for name in inside if not _is_litter(name)}, archive)
     elif submission.layout == "videos":
         fix = "give the folder with a file <video>.txt for each video, or its zip"
         raise AbawError(f"edition {submission.edition} wants a file per video", where=str(path), fix=fix)
     else:
         yield _Files({"": path})
+
+
+def _archive(path: Path) -> zipfile.ZipFile:
+    """A zip, opened. Raises BadZipFile, also for one whose list asks for what no zip has."""
+    try:
+        return zipfile.ZipFile(path)
+    except (NotImplementedError, ValueError) as error:  # a version from the future, a name that is no text
+        raise zipfile.BadZipFile(str(error)) from error
 
 
 def _in_folder(path: Path, submission: Submission) -> dict[str, str | Path]:

@@ -185,7 +185,7 @@ def _pieces(source: LabelSource, track_id: str, labelled: np.ndarray) -> Iterato
     rows = np.flatnonzero(labelled)
     if not len(rows):
         return
-    numbers = source.recordings(track_id, len(labelled))[rows]
+    numbers = source.raw_recordings(track_id, len(labelled))[rows]
     order = np.argsort(numbers, kind="stable")
     found, starts = np.unique(numbers[order], return_index=True)
     yield from zip(found.tolist(), np.split(rows[order], starts[1:]), strict=True)

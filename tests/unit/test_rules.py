@@ -84,6 +84,16 @@ def test_the_static_track_takes_s_aff_wild2_alone():
     assert kinds([own, record("Aff-Wild2", "none")], "static", "mtl") == ["data"]
 
 
+@pytest.mark.parametrize("name", ["frames-Aff-Wild2", "faces_affwild2", "crops of Aff-Wild2", "videosABAW"])
+def test_a_name_that_ends_in_s_before_aff_wild2_is_not_the_static_images(name):
+    assert kinds([record(name, "none")], "static", "mtl") == ["data"]
+
+
+@pytest.mark.parametrize("name", ["s-Aff-Wild2", "sAffWild2", "my_s_aff_wild2", "static images of Aff-Wild2"])
+def test_the_static_images_are_found_in_any_spelling(name):
+    assert kinds([record(name, "none")], "static", "mtl") == []
+
+
 def test_multi_task_labels_are_of_the_static_images_whatever_their_user_called_them():
     assert kinds([record("aff-wild2", "mtl")], "static", "mtl") == []
 

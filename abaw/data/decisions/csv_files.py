@@ -6,6 +6,7 @@ Owns how a row's frame is counted, and how fields become decisions. Read in batc
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,10 @@ from abaw.data.key_csv import normal_key
 from abaw.data.row_text import NUMBER
 from abaw.errors import AbawError
 from abaw.label_spaces import by_name
+from abaw.postprocess import UNIT
 from abaw.tasks import Problem, Task
+
+logger = logging.getLogger(__name__)
 
 BATCH = 1 << 14
 THRESHOLD = 0.5  # of a unit's probability, as where none was tuned
@@ -37,12 +41,14 @@ def read_csv_decisions(path: Path, *, task: Task | None) -> FileDecisions:
     column `image` (`path`, `key`, ...) such as stem/00001.jpg, counted from 1, or of an image that is of no video.
     Decisions: `valence` and `arousal`; `AU1` ... as 0 and 1 or probabilities (1 from 0.5 on); `expression` (`label`)
     as a name or index, or a column of probabilities for each class, of which the largest counts (the first of equals).
-    A row whose column `valid` is 0, or whose decisions are all empty, has none. Other columns are left out. ``task``
+    A row whose column `valid` is 0, or whose decisions are all empty, has none. With that column, which `abaw export`
+    writes, values are scores, and clipped as those are. Other columns are left out. ``task``
     None: the one task that has most of the columns. Raises AbawError, with file and line, for columns that are missing
     or there twice, a garbled row, an unknown class, a value that is no decision, and a row given twice.
     """
     tracks: dict[str, DecidedRows] = {}
     keys: list[str] | None = None
+    starts: list[int] = []
     for source in (sources := decision_sources(path, ".csv")):
         table = _Table(source, read_columns(next(_records(source))[1], task, where=source.where))
         task = table.columns.task
@@ -53,10 +59,21 @@ def read_csv_decisions(path: Path, *, task: Task | None) -> FileDecisions:
             what = f"track {min(both)} is in two files" if both else "several files name images of no video"
             raise AbawError(what, where=source.where, fix="remove one of them")
         tracks |= found
+        starts += table.starts.values()
+    _doubt(path, starts)
     if task is None:
         msg = "no source"
         raise ValueError(msg)
     return FileDecisions(path, task, tracks, keys=keys)
+
+
+def _doubt(path: Path, starts: list[int]) -> None:
+    """Warn of frames that seem to be counted from 1: ``starts`` are the first of each track, counted from 0."""
+    if starts and all(start == 1 for start in starts):
+        logger.warning(
+            "%s: no track has a frame 0, all begin at 1; where frames are counted from 1, name the column frame_number",
+            path.name,
+        )
 
 
 def _records(source: TextSource) -> Iterator[tuple[int, list[str]]]:
@@ -74,12 +91,16 @@ def _records(source: TextSource) -> Iterator[tuple[int, list[str]]]:
 
 
 class _Table:
-    """One file's rows, batch by batch. ``counts``: rows that each track has at least, decided or not."""
+    """One file's rows, batch by batch.
+
+    ``counts``: rows that each track has at least, decided or not; ``starts``: the first of them, of a column `frame`.
+    """
 
     def __init__(self, source: TextSource, columns: Columns) -> None:
         self.source, self.columns = source, columns
         self.collected = RowCollector(source.where)
         self.counts: dict[str, int] = {}
+        self.starts: dict[str, int] = {}
         self._keys: dict[str, int] | None = None
 
     @property
@@ -107,6 +128,9 @@ class _Table:
         for track in np.unique(tracks).tolist():
             last = int(rows[tracks == track].max()) + 1
             self.counts[names[track]] = max(self.counts.get(names[track], 0), last)
+            if self.columns.frame is not None and not self.columns.first:
+                first = int(rows[tracks == track].min())
+                self.starts[names[track]] = min(self.starts.get(names[track], first), first)
         kept = self._decided(lines, texts)
         values, classes = [np.zeros((len(kept), 0), np.float32)], [np.zeros((len(kept), 0), np.int8)]
         places = np.array(lines)[kept]
@@ -182,7 +206,9 @@ class _Table:
     # -- what it says ----------------------------------------------------------------------------------------------
     def _values(self, columns: HeadColumns, lines: np.ndarray, texts: list[list[str]]) -> np.ndarray:
         table = np.stack([self._numbers(lines, own, np.float32) for own in texts], axis=1)
-        return self._require(np.abs(table) <= 1, lines, texts, table, "values lie between -1 and 1")
+        is_scores = self.columns.valid is not None
+        good = np.isfinite(table) if is_scores else np.abs(table) <= 1
+        return np.clip(self._require(good, lines, texts, table, "values lie between -1 and 1"), *UNIT)
 
     def _scores(self, columns: HeadColumns, lines: np.ndarray, texts: list[list[str]]) -> np.ndarray:
         """Units from 0 and 1 or probabilities, or classes from probabilities."""

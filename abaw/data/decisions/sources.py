@@ -27,7 +27,10 @@ from abaw.store_header import check_track_id
 MAX_SIZE = 1 << 30  # bytes of a file, and of an archive when unpacked
 MAX_FILES = 100_000
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-ARCHIVE_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError)
+ARCHIVE_ERRORS = (
+    *(OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile),
+    *(NotImplementedError, RuntimeError, ValueError),  # a version from the future, a password, a name that is no text
+)
 FIX_ENCODING = "save it as plain text in UTF-8"
 
 
@@ -164,7 +167,7 @@ def _members(path: Path, suffix: str) -> list[TextSource]:
     """The texts of an archive, in any of its folders."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [info for info in archive.infolist() if not info.is_dir()]
+            members = [info for info in archive.infolist() if not info.filename.endswith("/")]
     except ARCHIVE_ERRORS as error:
         raise _cannot_read(error, str(path)) from error
     wanted = [info for info in members if _is_text(info, suffix, path)]

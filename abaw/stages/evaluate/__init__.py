@@ -39,9 +39,9 @@ def run(
 
     ``predictions``: a folder with store.json is a store, anything else a submission file; ``from_csv``: csv files or
     folders of them. Of all stores, those without any labelled track are left out with a warning, and one that cannot
-    be measured does not keep the others from it. ``against``: compare each with these. ``task``: measure the scores as
-    those of this task; ``labels`` in place of those of the configuration; ``raw`` leaves post.json aside. Raises
-    AbawError when a labelled track has no predictions.
+    be measured or compared does not keep the others from it. ``against``: compare each with these. ``task``: measure
+    the scores as those of this task; ``labels`` in place of those of the configuration; ``raw`` leaves post.json aside.
+    Raises AbawError when a labelled track has no predictions.
     """
     asked = None if task is None else choose(TASKS, task, what="task", where="--task")
     measuring = _Measuring(cfg, asked, labels, raw)
@@ -54,9 +54,26 @@ def run(
         results = [measuring.evaluate(one) for one in scored]
     else:
         results, failed = _all_predictions(cfg, measuring, against, other)
-    draws, seed = cfg.evaluate.resamples, cfg.run.seed
-    compared = [compare(one, other, resamples=draws, seed=seed) for one in results] if other else []
+    compared = [] if other is None else _compared(cfg, results, other, all_stores=not scored)
     return _summary(cfg, results, compared, failed)
+
+
+def _compared(cfg: Config, results: Sequence[Evaluation], other: Evaluation, *, all_stores: bool) -> list[Comparison]:
+    """Each result against ``other``. Of all stores, those of other tracks are left out, unless all are: AbawError."""
+    found: list[Comparison] = []
+    errors: list[AbawError] = []
+    for one in results:
+        try:
+            found.append(compare(one, other, resamples=cfg.evaluate.resamples, seed=cfg.run.seed))
+        except AbawError as error:
+            if not all_stores:
+                raise
+            errors.append(error)
+    if errors and not found:
+        raise errors[0]
+    for left_out in errors:
+        logger.warning(f"not compared: {left_out.what}")
+    return found
 
 
 def _summary(
@@ -82,6 +99,7 @@ class _Measuring:
     labels: Path | None
     raw: bool
     _manifest: Manifest | None = field(default=None, init=False)
+    _said: set[str] = field(default_factory=set, init=False)
 
     def open(self, path: Path) -> Scored:
         """A predictions store, or a submission file where there is no store.json."""
@@ -96,7 +114,9 @@ class _Measuring:
         faces = FeatureStore.open(path, kind="faces") if (path / "store.json").exists() else None
         found = evaluate_tracks(self.cfg, scored, self._source(scored), faces=faces)
         for text in found.notes:
-            logger.warning(text)
+            if text not in self._said:  # of all stores the same
+                logger.warning(text)
+        self._said.update(found.notes)
         return found
 
     def _source(self, scored: Scored) -> LabelSource:

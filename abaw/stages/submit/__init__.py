@@ -79,12 +79,13 @@ def check(
     verdict = check_submission(file, asked.submission, asked.sample)
     damaged = folders.damage(file) if file.is_dir() and (file / folders.MANIFEST).is_file() else []
     ok = verdict.ok and not damaged
-    count = verdict.count + len(damaged)
+    count, shown = verdict.count + len(damaged), len(verdict.offences) + len(damaged)
+    found = f"{count} offence{'s' if count > 1 else ''}{f', the first {shown}' if count > shown else ''}:"
     lines = [
         ("checked", str(file)),
         ("edition", f"{asked.edition.name} ({asked.edition.year}), task {asked.task}"),
         ("rows", f"{verdict.rows}, the sample {asked.sample_path.name} asks for {len(asked.sample.images)}"),
-        ("verdict", "accepted" if ok else f"{count} offence{'s' if count > 1 else ''}, the first of them:"),
+        ("verdict", "accepted" if ok else found),
         *[(_place(offence.file, offence.line), offence.message) for offence in verdict.offences],
         *[("manifest", text) for text in damaged],
         *[("note", note) for note in verdict.notes],

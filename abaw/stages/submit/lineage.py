@@ -129,7 +129,8 @@ class _Walk:
             match, folder = None, self._runs / name
         record = _read_json(folder / "run.json")
         if not record:
-            self.found.lacks(f"run {name}: not on this machine (weights sha256 {weights[:16]})")
+            known = f" (weights sha256 {weights[:16]})" if weights else ""
+            self.found.lacks(f"run {name}: not on this machine{known}")
             return
         checkpoint, count = self._checkpoint(name, folder / "best.safetensors", weights)
         fold = int(match["fold"]) if match else None

@@ -1,5 +1,7 @@
 """Csv tables of decisions and scores, with their rules for frames, names and what is missing."""
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -83,6 +85,24 @@ def test_what_export_writes_is_read_as_the_same_decisions(tmp_path):
     assert decided.decisions["expr"][valid, 0].tolist() == scores[valid].argmax(axis=1).tolist()
 
 
+def test_values_of_an_exported_store_are_scores_and_clipped_as_those(tmp_path):
+    assert only(read(tmp_path, "frame,valid,valence,arousal\n0,1,1.5,-2\n1,1,0.5,-0.25\n")) == [[1, -1], [0.5, -0.25]]
+
+
+def test_frames_that_all_begin_at_1_are_doubted(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, logger="abaw"):
+        read(tmp_path, "track,frame,valence,arousal\na,1,0,0\na,2,0,0\nb,2,0,0\nb,1,0,0\n")
+    assert "no track has a frame 0" in caplog.text
+    assert "frame_number" in caplog.text
+
+
+@pytest.mark.parametrize("text", ["frame,valence,arousal\n0,0,0\n1,0,0\n", "frame_number,valence,arousal\n1,0,0\n"])
+def test_frames_that_begin_where_they_should_are_not_doubted(tmp_path, caplog, text):
+    with caplog.at_level(logging.WARNING, logger="abaw"):
+        read(tmp_path, text)
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize(
     ("text", "what", "line"),
     [
@@ -98,6 +118,7 @@ def test_what_export_writes_is_read_as_the_same_decisions(tmp_path):
         ("track,frame,valence,arousal\n../v,0,0,0\n", "cannot be a track name", "line 2"),
         ("image,valence,arousal\nv/00001.jpg,0,0\nv/0.jpg,0,0\n", "names no frame", "line 3"),
         ("image,valence,arousal\na.jpg,0,0\na.jpg,0,0\n", "gives image a.jpg twice", "line 3"),
+        ("frame,valid,valence,arousal\n0,1,0,1e99\n", "no decision can have: '1e99'", "line 2"),
         ("frame,valid,valence,arousal\n0,yes,0,0\n", "column valid is 'yes'", "line 2"),
         (f"frame,{UNITS}\n0,-1{',0' * 11}\n", "no decision can have: '-1'", "line 2"),
         ("frame,valence,arousal,AU1\n", "no rows behind the header", ""),

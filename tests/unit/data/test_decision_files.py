@@ -242,3 +242,15 @@ def test_gigabytes_of_garbage_are_refused_with_little_memory(tmp_path, size, wha
     tracemalloc.stop()
     assert what in error.what
     assert peak < 32 << 20
+
+
+def test_a_zip_whose_member_has_a_name_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "p.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("v.txt", "valence,arousal\n0,0\n")
+    content = bytearray(path.read_bytes())
+    content[7] |= 8  # of the member's own header: its name is UTF-8
+    content[30] = 0xFF
+    path.write_bytes(content)
+    with pytest.raises(AbawError, match="cannot be read"):
+        read_decisions(path, task=None)

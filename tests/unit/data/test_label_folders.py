@@ -40,10 +40,18 @@ def test_one_label_file_is_one_track(tmp_path):
     assert source.track_ids("val") == ["v_left"]
 
 
-def test_labels_of_another_task_in_a_flat_folder_are_refused_when_they_are_read(tmp_path):
+def test_a_flat_folder_of_another_task_is_refused(tmp_path):
     write(tmp_path, VA + "0,0\n", "v.txt")
     with pytest.raises(AbawError, match="holds labels of va, not of au"):
-        folder_labels(tmp_path, TASKS["au"], tolerance=1).labels("v", 1, "val")
+        folder_labels(tmp_path, TASKS["au"], tolerance=1)
+
+
+def test_one_file_of_another_task_in_a_flat_folder_is_refused_when_it_is_read(tmp_path):
+    write(tmp_path, VA + "0,0\n", "v.txt")
+    write(tmp_path, "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other\n3\n", "w.txt")
+    source = folder_labels(tmp_path, TASKS["va"], tolerance=1)
+    with pytest.raises(AbawError, match="holds labels of expr, not of va"):
+        source.labels("w", 1, "val")
 
 
 @pytest.mark.parametrize("name", ["validation_set.txt", "labels.txt"])
@@ -53,6 +61,19 @@ def test_a_multi_task_file_is_found_under_its_name_or_alone(tmp_path, name):
         source = folder_labels(path, TASKS["mtl"], tolerance=1)
         assert source.track_ids("val") == ["v"]
         assert source.labels("v", 2, "val")["expr"].values.tolist() == [[0], [3]]
+
+
+def test_a_file_with_no_header_of_a_task_is_no_track(tmp_path):
+    with pytest.raises(AbawError, match=r"notes.txt holds no label files of task va"):
+        folder_labels(write(tmp_path, "image,mood\nv/00001.jpg,3\n", "notes.txt"), TASKS["va"], tolerance=1)
+
+
+@pytest.mark.parametrize("name", ["validation_set.txt", "labels.txt"])
+def test_multi_task_labels_are_named_where_those_of_one_task_are_wanted(tmp_path, name):
+    path = write(tmp_path, f"{MTL}v/00002.jpg,0.5,0,3{',1' * 12}\n", name)
+    for given, what in ((path, "is a label file of mtl, not of va"), (tmp_path, "holds label files of mtl, not of va")):
+        with pytest.raises(AbawError, match=what):
+            folder_labels(given, TASKS["va"], tolerance=1)
 
 
 def test_more_rows_than_the_tolerance_are_refused(tmp_path):

@@ -66,7 +66,7 @@ def test_images_named_alone_have_no_track(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message", "line"),
     [
-        ("", "does not belong to task va", 1),
+        ("", "the sample file is empty", 1),
         ("image_location,Neutral\na/00001.jpg,0\n", "does not belong to task va", 1),
         (f"{VA.header}\na/00000.jpg,0,0\n", "names no image", 2),
         (f"{VA.header}\na/00001.jpg,0,0\na.jpg,0,0\n", "names no image", 3),

@@ -110,7 +110,8 @@ def test_damaged_zips_are_refused_or_hold_what_was_put_in(tmp_path):
     text = "\n".join([submission.header, *(f"{name},3" for name in NAMES), ""])
     memory, handed_in = io.BytesIO(), tmp_path / "file.zip"
     with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("predictions.txt", text)
+        member = zipfile.ZipInfo("predictions.txt")  # of a fixed date: the same bytes in every run
+        archive.writestr(member, text, zipfile.ZIP_DEFLATED)
 
     @settings(max_examples=400, deadline=None, derandomize=True, database=None)
     @given(damages(4))
@@ -125,3 +126,20 @@ def test_damaged_zips_are_refused_or_hold_what_was_put_in(tmp_path):
                 assert zipfile.ZipFile(handed_in).read(name).decode() == text
 
     check()
+
+
+def test_a_zip_with_a_list_that_no_zip_has_is_refused(tmp_path):
+    submission = EDITIONS["8"].submissions["expr"]
+    (tmp_path / "sample.txt").write_text("\n".join([submission.header, *NAMES]))
+    sample = read_sample(tmp_path / "sample.txt", submission)
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w") as archive:
+        archive.writestr("p.txt", "text")
+    content = memory.getvalue()
+    entry = content.index(b"PK\x01\x02")  # of the list: the version needed is its bytes 6 and 7, the name's length 28
+    for place, byte in ((6, 200), (28, 0)):
+        damaged = bytearray(content)
+        damaged[entry + place] = byte
+        (tmp_path / "file.zip").write_bytes(damaged)
+        with contextlib.suppress(AbawError):
+            assert not check_submission(tmp_path / "file.zip", submission, sample).ok

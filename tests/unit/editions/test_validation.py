@@ -81,8 +81,8 @@ def test_a_file_as_it_should_be_is_accepted(tmp_path, task):
         ("expr", "0,0,0,1,0,0,0,0", "has 8 instead of 1 value"),
         ("ce", "7", "ce is '7', not one of 0 to 6"),
         ("lsd", "6", "lsd is '6', not one of 0 to 5"),
-        ("au", "1,0,0,0,0,0,0,0,0,0,0,2", "AU26 is '2', not one of 0 to 1"),
-        ("au", "1,-1,0,0,0,0,0,0,0,0,0,1", "AU2 is -1, which labels use for unknown; every row needs one of 0 to 1"),
+        ("au", "1,0,0,0,0,0,0,0,0,0,0,2", "AU26 is '2', not 0 or 1"),
+        ("au", "1,-1,0,0,0,0,0,0,0,0,0,1", "AU2 is -1, which labels use for unknown; every row needs 0 or 1"),
         ("au", "1,0,0,0,0,0,0,0,0,0,0", "has 11 instead of 12 values"),
         ("mtl", "0.5,-1,8,1,0,0,0,0,0,0,0,0,0,0,1", "expr is '8', not one of 0 to 7"),
         ("mtl", "0.5,-1,7,1,0", "has 5 instead of 15 values"),
@@ -278,3 +278,8 @@ def test_a_folder_with_several_texts_is_an_error(va):
 def test_a_file_that_is_not_there_is_an_error(va):
     with pytest.raises(AbawError, match="cannot be read"):
         check_submission(va.folder / "none.txt", va.submission, va.sample)
+
+
+def test_carriage_returns_alone_as_line_ends_are_named(va):
+    line, message = va.offence("\r".join([va.lines[0], *(f"t/{row:05d}.jpg,0,0" for row in range(1, 400))]))
+    assert (line, message) == (1, "has more than 4096 bytes: its lines end in carriage returns alone")

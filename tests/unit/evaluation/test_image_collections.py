@@ -8,6 +8,7 @@ import pytest
 from abaw.config_file import load_config
 from abaw.data.manifest import Manifest
 from abaw.data.scored_labels import predictions_labels
+from abaw.errors import AbawError
 from abaw.evaluation import Evaluation, evaluate_tracks
 from abaw.pooled import resamples
 from abaw.scored import Predictions
@@ -83,3 +84,28 @@ def test_folders_that_are_classes_are_said_to_be_no_recordings(tmp_path):
     found = evaluated(tmp_path)
     assert found.metrics()["score"] == pytest.approx((4 / 5 + 6 / 7) / 6)
     assert any("every folder holds images of one class only" in note for note in found.notes)
+
+
+def test_people_and_parts_of_one_recording_are_drawn_together_as_of_videos(tmp_path):
+    names = ("1-30-640x480", "1-30-640x480_left", "1-30-640x480_right", "video45_1", "video45_2", "video46")
+    keys = [f"{name}/{number:05d}.jpg" for name in names for number in (1, 2)]
+    make_images(tmp_path / "features/faces", keys, shard_size=5)
+    (tmp_path / "labels").mkdir()
+    rows = [f"{key},{place / 20},{-place / 30}" for place, key in enumerate(keys)]
+    (tmp_path / "labels/val.csv").write_text("\n".join(["path,valence,arousal", *rows, ""]))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "data.toml").write_text('[data]\nkind = "images"\nimages = "photos"\nannotations = { va = "labels" }\n')
+    scores = np.random.default_rng(0).uniform(-1, 1, (12, 2))
+    write_scores(tmp_path, "p", "va", {f"photos-{n:05d}": {"va": scores[5 * n : 5 * n + 5]} for n in range(3)})
+    assert evaluated(tmp_path).num_recordings == 3
+
+
+def test_images_aligned_again_since_they_were_scored_are_a_message(photos):
+    root, _, scores = photos
+    fewer = {f"photos-{n:05d}": {"va": scores[n * SHARD : (n + 1) * SHARD - 1]} for n in range(4)}
+    write_scores(root, "q", "va", fewer)
+    cfg = load_config(root / "data.toml")
+    scored = Predictions(root / "predictions/q")
+    source = predictions_labels(cfg, scored, Manifest.from_config(cfg.data, need_media=False))
+    with pytest.raises(AbawError, match="photos-00000 has 4 images now, but had 3 when it was scored"):
+        evaluate_tracks(cfg, scored, source, faces=None)

@@ -164,6 +164,16 @@ def test_the_worst_videos_come_first(folder):
     assert lines[start + 2].split()[1] == f"{scores[worst]:.3f}"
 
 
+@pytest.mark.parametrize(("count", "rough"), [(29, True), (30, False)])
+def test_intervals_of_fewer_than_thirty_recordings_are_called_rough(folder, count, rough):
+    rng = np.random.default_rng(0)
+    tracks = {f"v{number}": rng.uniform(-1, 1, (3, 2)) for number in range(count)}
+    write_labels(folder, "va", tracks)
+    va_store(folder, "p", tracks)
+    (folder / "data.toml").write_text('[data]\nannotations = { va = "labels" }\n')
+    assert ("which are few: take them as rough" in invoke("evaluate").stdout) == rough
+
+
 def test_intervals_can_be_left_out(folder):
     larger(folder, "va", "p")
     (entry,) = results("--set", "evaluate.resamples=0")
@@ -216,6 +226,16 @@ def test_all_stores_are_compared_with_one_but_not_that_one_itself(folder):
     assert [(one["a"], one["b"]) for one in data["comparisons"]] == [("a", "b"), ("c", "b")]
 
 
+def test_of_all_stores_one_of_other_tracks_is_not_compared_and_said(folder, caplog):
+    _, stores = larger(folder, "va", "a", "b")
+    write_scores(folder, "part", "va", stores["a"], held_out=["v1", "v3"], holdout=[])
+    with caplog.at_level(logging.WARNING, logger="abaw"):
+        data = evaluate.run(load_config(folder / "data.toml"), against=folder / "predictions/b").data
+    assert [(one["a"], one["b"]) for one in data["comparisons"]] == [("a", "b")]
+    assert "not compared: b and part are not measured on the same tracks" in caplog.text
+    assert invoke("evaluate", "predictions/part", "--against", "predictions/b").exit_code == 4
+
+
 def test_a_store_against_itself_is_a_tie(folder):
     larger(folder, "va", "a")
     data = json.loads(invoke("evaluate", "predictions/a", "--against", "predictions/a", "--json").stdout)
@@ -256,6 +276,8 @@ def test_label_rows_past_the_end_are_counted_and_said(folder, caplog):
     ("args", "code", "message"),
     [
         (["predictions/none"], 4, "there is no predictions store"),
+        (["predictions/fuse-va-netaese"], 4, "did you mean predictions/fuse-va-netease?"),
+        (["fuse-va-netease"], 4, "did you mean predictions/fuse-va-netease?"),
         (["-c", "none.toml"], 3, "there is no configuration file"),
         (["--set", "evaluate.au_masc=1"], 3, 'did you mean "au_mask"?'),
         (["--task", "vaa"], 3, 'unknown task "vaa"'),

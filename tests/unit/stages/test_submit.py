@@ -480,6 +480,7 @@ def test_undeclared_weights_are_a_note_for_compound_expressions(project):
         (["--task", "expr"], 4, "this is the header of task va"),
         (["--edition", "3"], 4, "does not belong to task va, edition 3"),
         (["predictions/none"], 4, "there is no predictions store"),
+        (["predictions/none"], 4, "there are fuse-va-netease"),
         (["--number", "6"], 2, "--number"),
         (["--number", "0"], 2, "--number"),
     ],
@@ -623,10 +624,20 @@ def test_an_offence_is_named_with_its_line_and_exit_code_4(project):
     path.write_text((project / OUT / "predictions.txt").read_text().replace("0.500000", "1.5", 1))
     result = check(path)
     assert result.exit_code == 4
-    assert "1 offence" in result.stdout
+    assert "1 offence:" in result.stdout
     assert "line 2" in result.stdout
     found = json.loads(check(path, "--json").stdout)
     assert (found["ok"], found["count"], found["offences"][0]["line"]) == (False, 1, 2)
+
+
+def test_of_many_offences_ten_are_shown_and_all_are_counted(project):
+    (project / "sample.txt").write_text("\n".join([SAMPLE.splitlines()[0], *(f"t/{n:05d}.jpg" for n in range(1, 16))]))
+    (project / "theirs.txt").write_text(
+        "\n".join([SAMPLE.splitlines()[0], *(f"t/{n:05d}.jpg,9,0" for n in range(1, 16)), ""])
+    )
+    said = check(project / "theirs.txt").stdout
+    assert "15 offences, the first 10:" in said
+    assert said.count("outside [-1, 1]") == 10
 
 
 def test_the_check_writes_nothing(project):
