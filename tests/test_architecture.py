@@ -44,6 +44,7 @@ LAYERS = [
     {"data", "media", "encoders", "models"},
     {"training", "executors", "extraction", "evaluation"},
     {"stages"},
+    {"predicting"},
     {"cli"},
 ]
 SIDEWAYS = {("encoders", "models")}
@@ -159,7 +160,7 @@ def test_stages_meet_only_on_disk():
 
 def test_only_cli_and_stages_use_the_console():
     users = {unit_of(path) for path in MODULES if "console" in imports_of(path)}
-    assert users <= {"cli", "stages"}
+    assert users <= {"cli", "stages", "predicting"}
 
 
 def test_modules_are_small():

@@ -50,6 +50,7 @@ FLAGS = {
     "submit": "acknowledge check config dry_run edition json number overwrite predictions quiet sample set_ task "
     "verbose",
     "report": "config json labels out quiet raw run set_ task verbose with_faces",
+    "predict": "all_faces config device json out overlay overwrite quiet raw runs set_ timeline verbose videos workers",
     "synth": "json out portraits quiet seconds seed sheet verbose videos workers",
     "doctor": "config device json quiet set_ verbose",
     "check": "config csv json quiet set_ verbose",

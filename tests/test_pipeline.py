@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -62,6 +63,8 @@ COMMANDS = [
     ["submit"],
     ["submit", "--task", "expr"],
     ["submit", "--task", "au"],
+    ["report", "fuse-expr-netease"],
+    ["predict", "aff-wild2/videos/1-25-480x360.mp4", "--timeline"],
 ]
 
 
@@ -132,6 +135,13 @@ def test_submissions_have_the_sample_files_rows(inside, task):
     assert written[0] == sample[0]
     assert [line.partition(",")[0] for line in written] == [line.partition(",")[0] for line in sample]
     assert {line.count(",") for line in written[1:]} == {{"va": 2, "expr": 1, "au": 12}[task]}
+
+
+def test_predict_gives_every_task_in_one_table(inside):
+    with (inside / "predicted" / "1-25-480x360.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 50
+    assert {"valence", "arousal", "expr", "AU12", "AU12_present"} <= set(rows[0])
 
 
 def test_all_stores_of_a_track_have_the_same_rows(inside):

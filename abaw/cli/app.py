@@ -36,7 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Frame-level facial affect analysis in video: action units, expression, valence-arousal.\n\n"
     "Pipeline: align -> pretrain -> finetune -> extract-visual, extract-audio -> fuse -> evaluate -> submit. "
-    "Tools: synth, doctor, check, tune, report, inspect, import, export.",
+    "Tools: synth, doctor, check, tune, report, predict, inspect, import, export.",
 )
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="Configuration file.")]

@@ -155,6 +155,39 @@ def report(
 
 
 @app.command()
+def predict(
+    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Video files of any kind.")],
+    runs: Annotated[
+        list[str] | None,
+        typer.Option("--run", metavar="NAME", help="Trained run or ensemble; repeatable. Default: one per task."),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")] = Path("predicted"),
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also write the video with the scores drawn in.")] = False,
+    timeline: Annotated[bool, typer.Option("--timeline", help="Also draw a PNG over time.")] = False,
+    all_faces: Annotated[bool, typer.Option("--all-faces", help="Everybody, not only the person seen most.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Leave post.json aside.")] = False,
+    overwrite: Overwrite = False,
+    config: Config = DEFAULT_CONFIG,
+    set_: Overrides = None,
+    device: Device = None,
+    workers: Workers = None,
+    json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score any video with trained runs: a table with a row per frame and face. Not to be used to judge people.
+
+    Example: abaw predict holiday.mp4 --overlay --timeline
+    """
+    is_elsewhere = bool(runs) and all(Path(name).exists() for name in runs or ())
+    cfg = load(config, set_, device=device, workers=workers, optional=is_elsewhere, verbose=verbose, quiet=quiet)
+    from abaw.predicting import run
+
+    options: Options = {"overlay": overlay, "timeline": timeline, "all_faces": all_faces, "raw": raw}
+    finish(run(cfg, videos, runs=runs or (), out=out, overwrite=overwrite, **options), json=json)
+
+
+@app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(help="A store, a run folder, or weights of any known origin.")],
     verify: Annotated[bool, typer.Option("--verify", help="Read everything and report what is damaged.")] = False,

@@ -72,10 +72,11 @@ def run(
     if subject.runs:
         report.sections.append(("training", "Training", training.shown(subject.runs)))
     report.sections.append(("card", "Run card", run_card.card(cfg, predictions, subject.runs)))
-    page = _page(report, with_faces=with_faces)
+    page = _page(report, with_faces=with_faces).encode()
     path = out or (cfg.report.output or cfg.run.output / "reports") / f"{report.name}.html"
-    publish(path, lambda temporary: temporary.write_bytes(page.encode()))
-    return _summary(report, path, len(page.encode()))
+    if not path.is_file() or path.read_bytes() != page:
+        publish(path, lambda temporary: temporary.write_bytes(page))
+    return _summary(report, path, len(page))
 
 
 # -- measuring -------------------------------------------------------------------------------------------------------
