@@ -47,8 +47,12 @@ def _not_written(path: Path, error: Exception) -> AbawError:
 
 
 def publish_text(path: Path, text: str) -> None:
-    """Publish UTF-8 text as it is, without touching its line ends."""
-    publish(path, lambda temporary: temporary.write_bytes(text.encode()))
+    """Publish UTF-8 text as it is, without touching its line ends. A file that holds it already keeps its time."""
+    content = text.encode()
+    with suppress(OSError):  # then there is something to write
+        if path.read_bytes() == content:
+            return
+    publish(path, lambda temporary: temporary.write_bytes(content))
 
 
 @contextmanager

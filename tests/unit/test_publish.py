@@ -1,5 +1,7 @@
 """Files appear whole or not at all."""
 
+import os
+
 import pytest
 
 from abaw.errors import AbawError
@@ -55,3 +57,13 @@ def test_a_published_file_has_the_users_ordinary_mode(tmp_path):
     publish_text(tmp_path / "a.txt", "x")
     publish(tmp_path / "b.txt", write_private)
     assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode
+
+
+def test_a_text_that_is_there_already_keeps_its_time(tmp_path):
+    path = tmp_path / "a.txt"
+    publish_text(path, "one\r\n")
+    os.utime(path, ns=(1, 1))
+    publish_text(path, "one\r\n")
+    assert path.stat().st_mtime_ns == 1
+    publish_text(path, "two\n")
+    assert (path.read_bytes(), path.stat().st_mtime_ns > 1) == (b"two\n", True)

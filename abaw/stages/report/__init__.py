@@ -17,7 +17,7 @@ from abaw.data.label_sources import LabelSource
 from abaw.data.manifest import Manifest
 from abaw.data.scored_labels import is_measurable, predictions_labels
 from abaw.evaluation import evaluate_tracks
-from abaw.publish import publish
+from abaw.publish import publish_text
 from abaw.scored import Predictions
 from abaw.stages.report import faces, numbers, run_card, training, videos
 from abaw.stages.report.page import Html, bullets, code, document, join, paragraph, section, tag
@@ -72,11 +72,10 @@ def run(
     if subject.runs:
         report.sections.append(("training", "Training", training.shown(subject.runs)))
     report.sections.append(("card", "Run card", run_card.card(cfg, predictions, subject.runs)))
-    page = _page(report, with_faces=with_faces).encode()
+    page = _page(report, with_faces=with_faces)
     path = out or (cfg.report.output or cfg.run.output / "reports") / f"{report.name}.html"
-    if not path.is_file() or path.read_bytes() != page:
-        publish(path, lambda temporary: temporary.write_bytes(page))
-    return _summary(report, path, len(page))
+    publish_text(path, page)
+    return _summary(report, path, len(page.encode()))
 
 
 # -- measuring -------------------------------------------------------------------------------------------------------
