@@ -50,7 +50,7 @@ $(VENV)/.ready: pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,parity]"
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.test
+$(VENV)/.test: $(VENV)/.ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,parity,ray]"
 	@touch $@
 
@@ -88,7 +88,7 @@ report: $(VENV)/.ready
 	@for run in $(RUNS); do echo "$(call RUN,report) $$run"; $(call RUN,report) $$run || exit $$?; done
 
 # -- quality -----------------------------------------------------------------------------------------------------------
-test: $(VENV)/.ready
+test: $(VENV)/.test
 	$(BIN)/python -m pytest $(if $(REAL),--real-data=$(REAL))
 
 lint: $(VENV)/.dev
