@@ -15,7 +15,7 @@ PARTS_PER_LINE = 6
 WORST = 5
 SHOWN = 2  # videos named in a line
 NAME_WIDTH = 40  # of a video; longer ones are cut in the middle
-FEW_RECORDINGS = 30  # below, 95 % intervals hold in fewer than 9 of 10 cases (docs/evaluation.md)
+FEW_RECORDINGS = 30  # below, percentile intervals are clearly too narrow (docs/evaluation.md)
 POLICIES = {
     "hold": "repeat the last score before them",
     "nearest": "repeat the nearest score",
